@@ -1,0 +1,43 @@
+"""One blocking call in a thread that nobody has to wait for.
+
+`asyncio.to_thread` will not do for input: its threads are joined when the loop closes and when the process ends, so a
+call that waits for a user would keep a cancelled program alive until that user types something. Messenger interfaces
+call their plain `_request` and `_respond` through this.
+"""
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def run_in_daemon_thread(function: Callable[..., T], *args: object) -> T:
+    """Return what `function(*args)` returns, or raise what it raises, with the caller's context variables.
+
+    Cancelled, it returns at once; the thread goes on, its outcome is dropped, and the process may end before it does.
+    """
+    loop = asyncio.get_running_loop()
+    finished = asyncio.Event()
+    results: list[T] = []
+    errors: list[BaseException] = []
+    context = contextvars.copy_context()
+
+    def call() -> None:
+        try:
+            results.append(context.run(function, *args))
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - raised again below, in the caller
+            errors.append(error)
+        finally:
+            # Raised where the loop was closed meanwhile: then nobody waits for this any more.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(finished.set)
+
+    threading.Thread(target=call, name=f"blocking {getattr(function, '__qualname__', function)}", daemon=True).start()
+    await finished.wait()
+    if errors:
+        raise errors[0]
+    return results[0]

@@ -1,0 +1,131 @@
+"""The broker seam: what the rest of Switchboard may ask of a message broker, and nothing more.
+
+Two implementations, `rabbitmq` and `memory`, pass the same tests (`tests/conformance`). A broker moves bytes: it knows
+neither contexts nor JSON. It never requeues: a request goes back to the head of its queue only by closing the channel
+it was delivered on, because that is what keeps order (docs/decisions/0003).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from interfaces.topology import Topology
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """The AMQP 0-9-1 basic properties, named as there. `None` means absent, which is not the same as empty."""
+
+    content_type: str | None = None
+    content_encoding: str | None = None
+    headers: Mapping[str, Any] | None = None
+    delivery_mode: int | None = None
+    priority: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    expiration: str | None = None
+    """Time to live in milliseconds, in decimal digits."""
+    message_id: str | None = None
+    timestamp: datetime | None = None
+    message_type: str | None = None
+    user_id: str | None = None
+    app_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message to publish."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    properties: Properties
+    mandatory: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delivery:
+    """One message as it came from a queue, bytes and properties untouched."""
+
+    body: bytes
+    properties: Properties
+    exchange: str
+    routing_key: str
+    redelivered: bool
+    delivery_count: int
+    """How often it was delivered before (a quorum queue's `x-delivery-count`); 0 the first time."""
+    tag: int
+    channel: "Channel" = field(repr=False)
+
+
+class Channel(Protocol):
+    """One consumer on one queue, on a channel of its own."""
+
+    @property
+    def queue(self) -> str:
+        """Name of the queue consumed."""
+
+    @property
+    def is_open(self) -> bool:
+        """False once closed by either side: what it delivered belongs to somebody else, an ack does nothing."""
+
+    async def wait_closed(self) -> None:
+        """Return when the channel is closed, by whatever: asked for, connection lost, cancelled by the broker."""
+
+    async def ack(self, delivery: Delivery) -> None:
+        """Settle a delivery of this channel. On a closed channel it does nothing: the message comes again."""
+
+    async def close(self) -> None:
+        """Close. Unacknowledged deliveries go back to the head of the queue in order. Never raises, may be repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """What a passive declare tells about a queue."""
+
+    messages: int
+    """Messages ready for delivery, unacknowledged ones not counted."""
+    consumers: int
+
+
+class Broker(Protocol):
+    """A connection to one broker. All methods but `close` raise `BrokerUnavailable` while it cannot be reached."""
+
+    async def open(self) -> None:
+        """Connect, once. Raises `BrokerRefused` (credentials, virtual host, version) or `BrokerUnavailable`."""
+
+    async def close(self) -> None:
+        """Close every channel and connection. Never raises, may be repeated."""
+
+    async def apply(self, topology: Topology) -> None:
+        """Declare everything in `topology`. Repeatable. Raises `BrokerRefused` when it exists with other arguments."""
+
+    async def publish(self, message: Outgoing) -> None:
+        """Publish and wait for the confirm.
+
+        Raises `Unroutable` when a mandatory message was returned (where it has a `message_id`: clients match returns by
+        it), `PublishNacked`, `PublishTimeout`, or another `BrokerUnavailable` when the outcome is unknown. After any of
+        the last three the same bytes may be published again.
+        Messages published one after the other by one caller arrive in that order.
+        """
+
+    async def consume(
+        self, queue: str, prefetch: int, deliver: Callable[[Delivery], None], *, single: bool = False
+    ) -> Channel:
+        """Consume `queue` on a new channel with at most `prefetch` unacknowledged deliveries.
+
+        `deliver` is called in delivery order, must not block and must not raise. `single` asks the broker to refuse a
+        second consumer (an exclusive one). Raises `BrokerUnavailable` where the queue is missing.
+        """
+
+    async def queue_state(self, queue: str) -> QueueState | None:
+        """State of `queue`, `None` where it does not exist."""
+
+    async def declare_reply_queue(
+        self, name: str, expires: timedelta, bindings: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """Declare a durable queue, bound to each (exchange, key), that goes after `expires` without a consumer."""
+
+    async def delete_queue(self, name: str) -> None:
+        """Delete a queue with what it holds; nothing happens where it does not exist."""

@@ -1,0 +1,122 @@
+"""Declares a topology on RabbitMQ, and refuses to when another one is already there.
+
+Order matters: the queues are declared from the last to the first and bound only when all exist. So a queue number 0
+that exists means its whole generation exists, and a number of shards that differs from it is found before any slot is
+bound to two queues, which would deliver every request twice and out of order.
+"""
+
+import asyncio
+
+import aio_pika
+from aio_pika.abc import AbstractConnection
+from aiormq.abc import AbstractChannel
+from aiormq.abc import ArgumentsType as Arguments
+from aiormq.exceptions import ChannelNotFoundEntity
+from pamqp import commands
+
+from interfaces.brokers.mapping import amqp_errors
+from interfaces.errors import BrokerRefused
+from interfaces.topology import SLOTS, Topology
+
+OLDEST_RABBITMQ = (3, 10)
+"""First version with at-least-once dead-lettering and a delivery limit that keeps messages at the head."""
+
+BINDING_CHANNELS = 4
+
+
+def check_version(connection: AbstractConnection) -> str:
+    """The broker's version. Raises `BrokerRefused` below 3.10."""
+    properties = connection.transport.connection.server_properties if connection.transport else {}
+    version = str(properties.get("version", "unknown"))
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if numbers < OLDEST_RABBITMQ:
+        oldest = ".".join(map(str, OLDEST_RABBITMQ))
+        raise BrokerRefused(
+            f"broker version {version} is too old: RabbitMQ {oldest} or newer is needed, "
+            "for quorum queues with at-least-once dead-lettering"
+        )
+    return version
+
+
+async def raw_channel(connection: AbstractConnection, *, confirms: bool = False) -> AbstractChannel:
+    """A new channel of the connection, as aiormq's own object: aio-pika's messages change properties on the way."""
+    channel = connection.channel(publisher_confirms=confirms)
+    await channel.initialize()
+    return await channel.get_underlay_channel()
+
+
+async def find_queue(connection: AbstractConnection, queue: str) -> commands.Queue.DeclareOk | None:
+    """Passive declare on a channel of its own, since the broker closes the channel where the queue is missing."""
+    channel = await raw_channel(connection)
+    try:
+        return await channel.queue_declare(queue, passive=True)
+    except ChannelNotFoundEntity:
+        return None
+    finally:
+        await channel.close()
+
+
+async def apply(connection: AbstractConnection, topology: Topology) -> None:
+    """Declare exchanges, queues and bindings of `topology`. Repeatable; raises `BrokerRefused` on any difference."""
+    check_version(connection)
+    await _refuse_other_shard_count(connection, topology)
+    channel = await raw_channel(connection)
+    try:
+        await _declare_exchanges(channel, topology)
+        await _declare_queues(channel, topology)
+    finally:
+        await channel.close()
+    await _bind_slots(connection, topology)
+
+
+async def _refuse_other_shard_count(connection: AbstractConnection, topology: Topology) -> None:
+    first, last = topology.shard_queue(0), topology.shard_queue(topology.shards - 1)
+    beyond = topology.shard_queue(topology.shards)
+    mend = "Set SWITCHBOARD_SHARDS to the number in use; it cannot be changed by declaring"
+    if await find_queue(connection, beyond) is not None:
+        raise BrokerRefused(f"the topology has more than {topology.shards} shards: queue {beyond!r} exists. {mend}.")
+    if await find_queue(connection, first) is not None and await find_queue(connection, last) is None:
+        raise BrokerRefused(f"the topology has fewer than {topology.shards} shards: no queue {last!r} exists. {mend}.")
+
+
+async def _declare_exchanges(channel: AbstractChannel, topology: Topology) -> None:
+    kinds = {topology.requests_exchange: "direct", topology.replies_exchange: "topic", topology.dead: "fanout"}
+    for exchange, kind in kinds.items():
+        with amqp_errors(f"declaring exchange {exchange!r}"):
+            await channel.exchange_declare(exchange, exchange_type=kind, durable=True)
+
+
+async def _declare_queues(channel: AbstractChannel, topology: Topology) -> None:
+    with amqp_errors(f"declaring queue {topology.dead!r}"):
+        await channel.queue_declare(topology.dead, durable=True, arguments=dict(topology.dead_arguments))
+        await channel.queue_bind(topology.dead, exchange=topology.dead)
+    for queue in reversed(topology.shard_queues):
+        with amqp_errors(f"declaring queue {queue!r}"):
+            await channel.queue_declare(queue, durable=True, arguments=dict(topology.shard_arguments))
+
+
+async def _bind_slots(connection: AbstractConnection, topology: Topology) -> None:
+    async def bind(slots: range) -> None:
+        channel = await raw_channel(connection)
+        for number in slots:
+            queue = topology.queue_of(number)
+            await channel.queue_bind(queue, exchange=topology.requests_exchange, routing_key=str(number))
+        await channel.close()
+
+    with amqp_errors(f"binding the slots of {topology.requests_exchange!r}"):
+        await asyncio.gather(*(bind(range(first, SLOTS, BINDING_CHANNELS)) for first in range(BINDING_CHANNELS)))
+
+
+async def declare_reply_queue(
+    connection: aio_pika.abc.AbstractConnection, name: str, expires_ms: int, bindings: list[tuple[str, str]]
+) -> None:
+    """Declare a replicated queue for replies that goes when nobody has consumed it for `expires_ms` milliseconds."""
+    channel = await raw_channel(connection)
+    try:
+        with amqp_errors(f"declaring queue {name!r}"):
+            arguments: Arguments = {"x-queue-type": "quorum", "x-expires": expires_ms}
+            await channel.queue_declare(name, durable=True, arguments=arguments)
+            for exchange, key in bindings:
+                await channel.queue_bind(name, exchange=exchange, routing_key=key)
+    finally:
+        await channel.close()

@@ -1,0 +1,78 @@
+"""The one place where aio-pika's and aiormq's errors become Switchboard's.
+
+Everything the client library raises for a broken connection is `BrokerUnavailable`: wait and try again. What trying
+again cannot mend (credentials, permissions, other arguments) is `BrokerRefused`. The cause is always kept.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aiormq import exceptions as amqp
+from pamqp.exceptions import PAMQPException
+
+from interfaces.errors import BrokerRefused, BrokerUnavailable, PublishNacked, SwitchboardError, Unroutable
+
+CONNECTION_LOST: tuple[type[Exception], ...] = (
+    amqp.AMQPError,
+    PAMQPException,
+    OSError,
+    EOFError,
+    RuntimeError,  # aiormq: "Connection was not opened", a writer that is already closed
+)
+
+
+@contextmanager
+def amqp_errors(doing: str) -> Iterator[None]:
+    """Run client library calls; raise their errors as ours, with `doing` ("publishing to ...") in the text."""
+    try:
+        yield
+    except SwitchboardError:
+        raise
+    except asyncio.CancelledError as error:
+        # aiormq cancels the tasks that wait on a connection it closes. Only a cancellation that somebody asked of this
+        # task may go through, or losing a connection would silently end whatever waited on it.
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise BrokerUnavailable(f"{doing}: the connection was closed") from error
+    except Exception as error:
+        # aiormq rejects the futures of a connection closed without a reason with the bare class `Exception`.
+        if isinstance(error, CONNECTION_LOST) or type(error) is Exception:
+            raise mapped(error, doing) from error
+        raise
+
+
+def mapped(error: Exception, doing: str) -> SwitchboardError:
+    """The Switchboard error for a client library error."""
+    text = describe(error)
+    if isinstance(error, amqp.PublishError):
+        return Unroutable(f"{doing}: no queue is bound for it")
+    if isinstance(error, amqp.DeliveryError):
+        return PublishNacked(f"{doing}: the broker refused it (queue full, or too few of its replicas are up)")
+    if isinstance(error, amqp.ProbableAuthenticationError | amqp.AuthenticationError):
+        return BrokerRefused(f"{doing}: wrong user name or password ({text})")
+    if isinstance(error, amqp.ConnectionNotAllowed) or (isinstance(error, amqp.InvalidFrameError) and "OpenOk" in text):
+        return BrokerRefused(f"{doing}: the virtual host in the URL does not exist, or this user may not enter it")
+    if isinstance(error, amqp.ChannelAccessRefused):
+        return BrokerRefused(f"{doing}: a permission is missing: {text}{_grant(text)}")
+    if isinstance(error, amqp.ChannelPreconditionFailed):
+        return BrokerRefused(f"{doing}: it exists with other properties: {text}")
+    return BrokerUnavailable(f"{doing}: {text}")
+
+
+def describe(error: BaseException) -> str:
+    """An error as one line of text, its class where it says nothing itself."""
+    if isinstance(error, TimeoutError) and not error.args:
+        return "no answer in time"
+    return " ".join(str(part) for part in error.args if part) or type(error).__name__
+
+
+def _grant(text: str) -> str:
+    """How to mend it, from the broker's own words: "access to queue 'q' in vhost '/' refused for user 'u'"."""
+    found = re.search(r"in vhost '(.*?)' refused for user '(.*?)'", text)
+    if found is None:
+        return ""
+    vhost, user = found.groups()
+    return f". Mend: rabbitmqctl set_permissions -p {vhost} {user} CONFIGURE WRITE READ (three regular expressions)"

@@ -1,0 +1,23 @@
+"""Chooses the broker for a URL. Imports the client library only where it is needed."""
+
+from urllib.parse import urlsplit
+
+from interfaces.brokers import Broker
+from interfaces.errors import SettingsInvalid
+
+
+def open_broker(url: str, *, publish_timeout: float = 10.0) -> Broker:
+    """A broker object for `amqp://`, `amqps://` or `memory://NAME`; nothing is connected yet.
+
+    All `memory://` brokers of one name in a process share their queues. Raises `SettingsInvalid` for another scheme.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme in ("amqp", "amqps"):
+        from interfaces.brokers.rabbitmq import RabbitMQBroker
+
+        return RabbitMQBroker(url, publish_timeout=publish_timeout)
+    if scheme == "memory":
+        from interfaces.brokers.memory import MemoryBroker, memory_server
+
+        return MemoryBroker(memory_server(urlsplit(url).netloc))
+    raise SettingsInvalid(f"broker URL: the scheme must be amqp, amqps or memory, not {scheme!r}")

@@ -1,0 +1,221 @@
+"""The upstream side: sends requests to the broker and gets their replies. Safe for many concurrent calls.
+
+Requests of one context reach the broker in the order they were sent: a context's next request is published only after
+the one before is confirmed or given up. A publish without a confirm is repeated with the same id, which workers
+deduplicate.
+"""
+
+import asyncio
+from collections.abc import Hashable
+from contextlib import suppress
+from itertools import chain
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+from interfaces.brokers import Broker, Delivery
+from interfaces.brokers.opening import open_broker
+from interfaces.consumers import KeptConsumer
+from interfaces.context import Context
+from interfaces.envelope import Reply, context_id, encode_request
+from interfaces.errors import AskTimeout, BrokerUnavailable, RequestFailed
+from interfaces.messages import Message, Origin
+from interfaces.ordered_publishing import OrderedPublisher
+from interfaces.replies import PREFETCH, PRIVATE_QUEUE_LIFE, Replies, read_reply
+from interfaces.topology import Topology
+
+
+class BrokerClient:
+    """A connection of an upstream service to its bots.
+
+    It is a pipeline runner: `await any_interface.connect(client)` puts any interface in front of the broker. Use it as
+    `async with BrokerClient(url) as client`.
+
+    :param url: `amqp://`, `amqps://`, or `memory://` for the broker inside this process.
+    :param interface: name of this source of messages; replies of `send` travel under it.
+    :param timeout: seconds a call may take where it gives no time of its own.
+    """
+
+    def __init__(
+        self,
+        url: str = "memory://",
+        *,
+        namespace: str = "switchboard",
+        interface: str | None = None,
+        broker: Broker | None = None,
+        timeout: float = 30.0,
+    ) -> None:
+        self._topology = Topology(namespace=namespace)
+        self._interface = interface
+        self._broker = broker or open_broker(url)
+        self._timeout = timeout
+        self._reply_queue = f"{self._topology.reply_prefix}{uuid4()}"
+        self._publisher = OrderedPublisher(self._broker)
+        self._waiting: dict[str, list[asyncio.Future[Reply]]] = {}
+        self._settling: set[asyncio.Task[None]] = set()
+        self._listening: asyncio.Task[None] | None = None
+        self._start_listening = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Connect. Raises `BrokerRefused` or `BrokerUnavailable`."""
+        await self._broker.open()
+
+    async def close(self) -> None:
+        """Close the connection and drop the reply queue. Calls that still wait for a reply fail."""
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+            with suppress(BrokerUnavailable):
+                await self._broker.delete_queue(self._reply_queue)
+        self._fail_waiting(BrokerUnavailable("the client was closed"))
+        await self._broker.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def send(
+        self,
+        message: Message | str,
+        ctx_id: Hashable,
+        *,
+        request_id: str | None = None,
+        update_ctx_misc: dict[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> str:
+        """Publish a request and return its id once the broker has it safe. Its reply goes to `replies()`.
+
+        Raises `BrokerUnavailable` where that took longer than `timeout` seconds (whether it arrived is then unknown:
+        send again with the same `request_id`), `Unroutable` where no topology is declared, `MisuseError` for a message
+        that cannot travel.
+        """
+        request_id = request_id or str(uuid4())
+        text = context_id(ctx_id)
+        request = encode_request(
+            self._topology, self._signed(message), text, request_id=request_id, update_ctx_misc=update_ctx_misc
+        )
+        await self._publisher.publish(request, text, self._timeout if timeout is None else timeout)
+        return request_id
+
+    async def ask(
+        self,
+        message: Message | str,
+        ctx_id: Hashable,
+        *,
+        request_id: str | None = None,
+        update_ctx_misc: dict[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Reply:
+        """Publish a request and wait for its reply, whose `status` may be "error".
+
+        Raises `AskTimeout` where no reply came within `timeout` seconds; the request may still be answered: ask again
+        with the same `request_id`. Otherwise raises as `send`.
+        """
+        request_id = request_id or str(uuid4())
+        text = context_id(ctx_id)
+        seconds = self._timeout if timeout is None else timeout
+        await self._listen()
+        request = encode_request(
+            self._topology,
+            self._signed(message),
+            text,
+            request_id=request_id,
+            update_ctx_misc=update_ctx_misc,
+            reply_to=self._reply_queue,
+        )
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        # Several calls may ask under one id; the first reply answers them all.
+        self._waiting.setdefault(request_id, []).append(reply)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._publisher.publish(request, text, seconds)
+                return await reply
+        except TimeoutError as error:
+            raise AskTimeout(
+                f"no reply to request {request_id!r} of context {text!r} within {seconds:g} s: the broker has it, "
+                f"but no worker of namespace {self._topology.namespace!r} answered"
+            ) from error
+        finally:
+            self._no_longer_waiting(request_id, reply)
+
+    def replies(self, queue: str | None = None, *, interface: str | None = None) -> Replies:
+        """Replies to requests that were sent without asking, as an async iterator.
+
+        Every `replies()` gets all replies of the interface from the moment it is open: use `async with` to have it open
+        before the first `send`. With a `queue` name they are kept while nobody listens (for a week), and shared by all
+        who listen under that name. A reply counts as taken when the next one is asked for; until then it may come
+        again.
+        """
+        return Replies(self._broker, self._topology, queue, interface or self._interface)
+
+    async def __call__(
+        self, message: Message, ctx_id: Hashable | None = None, update_ctx_misc: dict[str, Any] | None = None
+    ) -> Context:
+        """Ask, and give the reply as a context, as a pipeline runner does. Raises `RequestFailed` for an error
+        reply."""
+        text = context_id(ctx_id if ctx_id is not None else uuid4())
+        reply = await self.ask(message, text, update_ctx_misc=update_ctx_misc)
+        if reply.error is not None:
+            raise RequestFailed(reply.error.code, reply.error.detail)
+        return Context(
+            id=text,
+            current_turn_id=reply.turn,
+            requests={reply.turn: message},
+            responses={} if reply.message is None else {reply.turn: reply.message},
+            misc=reply.misc or {},
+        )
+
+    def _signed(self, message: Message | str) -> Message:
+        message = Message(message) if isinstance(message, str) else message
+        if self._interface is None or (message.origin and message.origin.interface):
+            return message
+        origin = message.origin.model_copy(update={"interface": self._interface}) if message.origin else None
+        return message.model_copy(update={"origin": origin or Origin(interface=self._interface)})
+
+    async def _listen(self) -> None:
+        """Consume the reply queue from the first `ask` on."""
+        async with self._start_listening:
+            if self._listening is not None:
+                return
+            await self._declare_reply_queue()
+            kept = KeptConsumer(
+                self._broker, self._reply_queue, PREFETCH, self._on_reply, declare=self._declare_reply_queue
+            )
+            self._listening = asyncio.create_task(kept.run(), name="replies")
+            self._listening.add_done_callback(self._on_listening_ended)
+
+    async def _declare_reply_queue(self) -> None:
+        await self._broker.declare_reply_queue(self._reply_queue, PRIVATE_QUEUE_LIFE)
+
+    def _on_reply(self, delivery: Delivery) -> None:
+        reply = read_reply(delivery)
+        # A reply nobody waits for is a repeated one, or came after its caller had given up.
+        if reply is not None:
+            for waiting in self._waiting.get(reply.request_id or "", []):
+                if not waiting.done():
+                    waiting.set_result(reply)
+        settling = asyncio.create_task(delivery.channel.ack(delivery), name="acknowledge reply")
+        self._settling.add(settling)
+        settling.add_done_callback(self._settling.discard)
+
+    def _on_listening_ended(self, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._listening = None
+            self._fail_waiting(error)
+
+    def _fail_waiting(self, error: BaseException) -> None:
+        for waiting in chain.from_iterable(self._waiting.values()):
+            if not waiting.done():
+                waiting.set_exception(error)
+
+    def _no_longer_waiting(self, request_id: str, reply: asyncio.Future[Reply]) -> None:
+        waiting = self._waiting[request_id]
+        waiting.remove(reply)
+        if not waiting:
+            del self._waiting[request_id]

@@ -1,0 +1,126 @@
+"""Keeps a consumer on a queue for as long as it is wanted, whatever happens to connections, queues and brokers.
+
+The client library's own word is not enough: it can be connected while the broker knows no consumer (a cancelled
+consumer, a lost answer). So the broker is asked, and after a bound during which it answers "no consumer" whatever is
+tried, `ConsumerLost` ends the process. A broker that does not answer at all is an outage: that is waited out.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from interfaces.brokers import Broker, Channel, Delivery
+from interfaces.errors import BrokerRefused, BrokerUnavailable, ConsumerLost
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How the broker is asked whether it still knows the consumer. Seconds."""
+
+    every: float = 5.0
+    lost_after: float = 60.0
+
+
+class KeptConsumer:
+    """One queue's consumer. `declare` makes the queue where it is missing."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        queue: str,
+        prefetch: int,
+        deliver: Callable[[Delivery], None],
+        *,
+        declare: Callable[[], Awaitable[None]],
+        watch: Watch | None = None,
+    ) -> None:
+        self.queue = queue
+        self._broker = broker
+        self._prefetch = prefetch
+        self._deliver = deliver
+        self._declare = declare
+        self._watch = watch or Watch()
+        self._missing_since: float | None = None
+        self._channel: Channel | None = None
+        self._consuming = asyncio.Event()
+
+    async def wait_consuming(self) -> None:
+        """Return once the queue has been consumed for the first time."""
+        await self._consuming.wait()
+
+    async def run(self) -> None:
+        """Consume until cancelled, then close the channel. Raises `ConsumerLost`."""
+        try:
+            while True:
+                self._channel = await self._consume()
+                self._consuming.set()
+                logger.debug("consuming %s", self.queue)
+                await self._stay(self._channel)
+                logger.warning("consumer of %s lost, consuming again", self.queue)
+        finally:
+            if self._channel is not None:
+                await self._channel.close()
+
+    async def _consume(self) -> Channel:
+        # `BrokerRefused` is retried too: the start-up checks have passed once, so this is a broker that is coming up
+        # or credentials on their way.
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type((BrokerUnavailable, BrokerRefused)),
+            wait=wait_random_exponential(multiplier=0.1, max=5),
+            before_sleep=self._log_attempt,
+        )
+        return await retrying(self._try_to_consume)
+
+    async def _try_to_consume(self) -> Channel:
+        try:
+            return await self._broker.consume(self.queue, self._prefetch, self._deliver)
+        except BrokerUnavailable:
+            if await self._broker.queue_state(self.queue) is None:
+                self._note_missing()
+                logger.warning("queue %s is missing, declaring it again", self.queue)
+                await self._declare()
+            raise
+
+    async def _stay(self, channel: Channel) -> None:
+        """Return when `channel` is closed, or was closed here because the broker twice knew no consumer."""
+        unseen = 0
+        while channel.is_open and unseen < 2:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._watch.every):
+                    await channel.wait_closed()
+                    return
+            unseen = 0 if await self._is_seen() else unseen + 1
+        await channel.close()
+
+    async def _is_seen(self) -> bool:
+        """Whether the broker knows a consumer of the queue. Unknown counts as seen: an outage is waited out."""
+        try:
+            state = await self._broker.queue_state(self.queue)
+        except (BrokerUnavailable, BrokerRefused):
+            self._missing_since = None
+            return True
+        if state is not None and state.consumers > 0:
+            self._missing_since = None
+            return True
+        self._note_missing()
+        return False
+
+    def _note_missing(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._missing_since is None:
+            self._missing_since = now
+        elif now - self._missing_since > self._watch.lost_after:
+            raise ConsumerLost(
+                f"the broker has shown no consumer on {self.queue!r} for {now - self._missing_since:.0f} s, "
+                "although this process is connected and consumed it again"
+            )
+
+    def _log_attempt(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        logger.warning("cannot consume %s (attempt %d): %s", self.queue, state.attempt_number, error)

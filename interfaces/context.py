@@ -1,0 +1,191 @@
+"""`Context`: one dialog as a handler sees it, with the last turns in memory and older ones loaded when asked for.
+
+It follows Chatsky's `Context`, but is plain data: it never saves itself, and what it does not hold it asks of a
+function its owner gives it. The worker builds one for each turn; interfaces read the reply from it.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from time import time_ns
+from typing import Any, Self, TypeVar, overload
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from interfaces.data_model import DataModel, JsonObject
+from interfaces.errors import MisuseError
+from interfaces.messages import Message
+
+Item = TypeVar("Item")
+
+
+class ContextError(MisuseError):
+    """A context was asked for something it cannot have yet."""
+
+
+class NodeLabel(BaseModel):
+    """Where in a script a dialog is: Chatsky's `AbsoluteNodeLabel`, also validated from (flow name, node name)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    flow_name: str
+    node_name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_pair(cls, data: Any) -> Any:
+        if isinstance(data, tuple | list) and len(data) == 2:
+            return {"flow_name": data[0], "node_name": data[1]}
+        return data
+
+
+class TurnRecord(DataModel):
+    """One turn as it is stored. Fields a newer version added are kept, so an older worker does not lose them."""
+
+    request: Message | None = None
+    response: Message | None = None
+    label: NodeLabel | None = None
+
+
+TurnView = tuple[Message | None, NodeLabel | None, Message | None]
+"""Request, label and response of one turn; `None` for what it does not have."""
+
+TurnLoader = Callable[[Sequence[int]], Awaitable[Mapping[int, TurnRecord]]]
+"""Reads stored turns by id; the ids that do not exist are missing from its answer."""
+
+
+class Turns:
+    """What `Context.turns` gives: turns by id, by negative index from the end, or by slice, always to be awaited.
+
+    `request, label, response = await ctx.turns[-1]`; `for request, label, response in await ctx.turns[-5:]`.
+    Ids run from 0, which has at most a label, to `current_turn_id`. An id outside raises `IndexError`, a store that
+    cannot be reached `StoreUnavailable`. However many turns are missing in memory, they are loaded in one call.
+    """
+
+    def __init__(self, context: "Context") -> None:
+        self._context = context
+
+    @overload
+    def __getitem__(self, key: int) -> Coroutine[Any, Any, TurnView]: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> Coroutine[Any, Any, list[TurnView]]: ...
+
+    def __getitem__(self, key: int | slice) -> Coroutine[Any, Any, TurnView | list[TurnView]]:
+        ids = range(self._context.current_turn_id + 1)
+        return self._several(ids[key]) if isinstance(key, slice) else self._one(ids[key])
+
+    async def _one(self, turn_id: int) -> TurnView:
+        return (await self._several([turn_id]))[0]
+
+    async def _several(self, turn_ids: Sequence[int]) -> list[TurnView]:
+        context = self._context
+        await context._hold(turn_ids)  # noqa: SLF001 - this class is one half of Context
+        return [(context.requests.get(n), context.labels.get(n), context.responses.get(n)) for n in turn_ids]
+
+
+class Context(BaseModel):
+    """One dialog. Handlers read the turns and change `misc`; what they leave in it is committed with the turn."""
+
+    id: str = Field(default_factory=lambda: str(uuid4()), frozen=True)
+    labels: dict[int, NodeLabel] = Field(default_factory=dict)
+    """Labels in memory, by turn id; the first is that of turn 0."""
+    requests: dict[int, Message] = Field(default_factory=dict)
+    """Requests in memory, by turn id; the first is that of turn 1."""
+    responses: dict[int, Message] = Field(default_factory=dict)
+    """Responses in memory, by turn id; the first is that of turn 1."""
+    misc: JsonObject = Field(default_factory=dict)
+    """Whatever the handler wants to remember between turns; it must be JSON when the turn is committed."""
+    framework_data: JsonObject = Field(default_factory=dict)
+    """What the framework running the pipeline remembers between turns."""
+    current_turn_id: int = 0
+    """Id of the last turn, the running one included."""
+    created_at: int = Field(default_factory=time_ns, frozen=True)
+    """When the context was created, in nanoseconds since the epoch."""
+    updated_at: int = Field(default_factory=time_ns)
+    """When its last turn was committed, in nanoseconds since the epoch."""
+
+    _request_id: str | None = PrivateAttr(default=None)
+    _reply: bytes | None = PrivateAttr(default=None)
+    _load_turns: TurnLoader | None = PrivateAttr(default=None)
+    _held: set[int] = PrivateAttr(default_factory=set)
+    """Turns that need no loading: they came with the context, or the store was asked for them."""
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Note which turns the context was made with."""
+        self._held.update(self.requests, self.labels, self.responses)
+
+    @classmethod
+    def answered(cls, ctx_id: str, reply: bytes, *, turn: int) -> Self:
+        """A context that stands for a turn committed before: it has its reply and nothing else."""
+        context = cls(id=ctx_id, current_turn_id=turn)
+        context.commit(reply)
+        return context
+
+    def connect(self, request_id: str, load_turns: TurnLoader) -> None:
+        """Tell which request is running and where older turns come from. For whoever runs the turn."""
+        self._request_id = request_id
+        self._load_turns = load_turns
+
+    def commit(self, reply: bytes) -> None:
+        """Note that the turn is committed with this reply body. For whoever runs the turn."""
+        self._reply = reply
+
+    @property
+    def committed_reply(self) -> bytes | None:
+        """The reply body as it was committed, for the interface that publishes it; `None` before."""
+        return self._reply
+
+    @property
+    def request_id(self) -> str | None:
+        """Id of the running request, the same whenever its turn is tried again: an idempotency key for side effects.
+
+        `None` outside a worker.
+        """
+        return self._request_id
+
+    @property
+    def last_label(self) -> NodeLabel | None:
+        """Label with the highest turn id in memory, `None` where there is none."""
+        return _latest(self.labels)
+
+    @property
+    def last_request(self) -> Message:
+        """Request with the highest turn id in memory. Raises `ContextError` where there is none."""
+        request = _latest(self.requests)
+        if request is None:
+            raise ContextError(f"context {self.id!r} has no requests in memory")
+        return request
+
+    @property
+    def last_response(self) -> Message | None:
+        """Response with the highest turn id in memory, `None` where there is none."""
+        return _latest(self.responses)
+
+    @property
+    def turns(self) -> Turns:
+        """The turns of this dialog, those that are only in the store included."""
+        return Turns(self)
+
+    async def _hold(self, turn_ids: Sequence[int]) -> None:
+        # The running turn is in memory even where its request was added after the context was made.
+        running = {self.current_turn_id} & self.requests.keys()
+        missing = [n for n in turn_ids if n not in self._held and n not in running]
+        if not missing or self._load_turns is None:
+            return
+        for turn_id, turn in (await self._load_turns(missing)).items():
+            # What a handler has set meanwhile is newer than what the store knows.
+            if turn.request is not None:
+                self.requests.setdefault(turn_id, turn.request)
+            if turn.label is not None:
+                self.labels.setdefault(turn_id, turn.label)
+            if turn.response is not None:
+                self.responses.setdefault(turn_id, turn.response)
+        self._held.update(missing)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        # A copy shares the loader: it leads to connections, which cannot be copied.
+        return super().__deepcopy__({**(memo or {}), id(self._load_turns): self._load_turns})
+
+
+def _latest(items: Mapping[int, Item]) -> Item | None:
+    return items[max(items)] if items else None

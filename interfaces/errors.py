@@ -1,0 +1,175 @@
+"""Every error Switchboard raises, one branch for each reaction a caller can have.
+
+    SwitchboardError
+    ├── Unavailable            wait and try again; nothing is the request's fault
+    │   ├── BrokerUnavailable
+    │   │   ├── PublishNacked
+    │   │   └── PublishTimeout
+    │   └── StoreUnavailable
+    ├── Unroutable             the broker has no queue for what was published
+    ├── RequestRejected        this request goes to the dead letters, with its reason
+    ├── TurnAbandoned          leave the request unacknowledged: somebody else owns it now
+    ├── VersionConflict        the context moved between load and commit: load again
+    ├── AskTimeout             no reply arrived within the time the caller gave
+    ├── RequestFailed          the reply says that the request got no answer, and why
+    ├── MisuseError            the calling code is wrong; the message says how to mend it
+    └── Fatal                  end the process with `exit_code`
+        ├── SettingsInvalid, AppInvalid, BrokerRefused, StoreRefused, ConsumerLost
+
+Foreign errors (aio-pika, redis, pydantic) are mapped to these where they enter, never further in, and keep their cause.
+"""
+
+from enum import IntEnum, StrEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the `switchboard` command, for supervisors to act on."""
+
+    OK = 0
+    FAILED = 1
+    """An error that has no code of its own."""
+    USAGE = 2
+    """Unknown flag or bad setting: do not restart, mend the configuration."""
+    APP = 3
+    """APP could not be loaded: do not restart, mend the code or its path."""
+    BROKER = 4
+    """RabbitMQ refuses what is needed (version, permission, other topology): mend it there."""
+    STORE = 5
+    """Redis refuses what is needed (version, permission): mend it there."""
+    CONSUMER_LOST = 6
+    """Connected, yet without a consumer for longer than the bound: restart."""
+    UNFINISHED = 7
+    """Stopped with turns still running; their requests are delivered again."""
+    NO_REPLY = 8
+    """The reply asked for did not arrive in time."""
+
+
+class Reason(StrEnum):
+    """Why a request is a dead letter: the closed list behind `x-switchboard-reason` and a reply's `error.code`."""
+
+    BODY_TOO_LARGE = "body-too-large"
+    BAD_CONTENT_TYPE = "bad-content-type"
+    BAD_ENCODING = "bad-encoding"
+    """The body is not UTF-8, or it is compressed."""
+    BAD_JSON = "bad-json"
+    TOO_DEEP = "too-deep"
+    BAD_SHAPE = "bad-shape"
+    """JSON, but not a request body of this version."""
+    BAD_VERSION = "bad-version"
+    BAD_MESSAGE_ID = "bad-message-id"
+    BAD_CONTEXT_ID = "bad-context-id"
+    BAD_REPLY_TO = "bad-reply-to"
+    MISROUTED = "misrouted"
+    """The routing key is not the slot of the context id, so order cannot be kept."""
+    UNSAFE_PAYLOAD = "unsafe-payload"
+    """Pickled fields, or an attachment that points at the worker's own disk."""
+    HANDLER_FAILED = "handler-failed"
+    REPLY_INVALID = "reply-invalid"
+    """The handler's answer or the context it leaves cannot be written as JSON within the limits."""
+    CONTEXT_INVALID = "context-invalid"
+    """What the store holds for this context cannot be read."""
+    CRASHES_WORKER = "crashes-worker"
+
+
+class SwitchboardError(Exception):
+    """Root of the tree."""
+
+
+class Unavailable(SwitchboardError):
+    """A server cannot be reached or does not answer now. Wait, then try the same again."""
+
+
+class BrokerUnavailable(Unavailable):
+    """RabbitMQ cannot be reached, or the outcome of a publish is unknown."""
+
+
+class PublishNacked(BrokerUnavailable):
+    """The broker refused to take a message now (queue full, or a queue leader is missing)."""
+
+
+class PublishTimeout(BrokerUnavailable):
+    """No confirm within the publish timeout. Publish again with the same `message_id`."""
+
+
+class StoreUnavailable(Unavailable):
+    """Redis cannot be reached, or the outcome of a script is unknown. Every script may be repeated."""
+
+
+class Unroutable(SwitchboardError):
+    """The broker returned a mandatory message: nothing is bound for its exchange and routing key."""
+
+
+class RequestRejected(SwitchboardError):
+    """This request cannot be processed: to the dead letters with its reason, and an error reply to the sender.
+
+    `detail` is for the sender and says nothing about the inside of the bot; `internal`, where given, is for operators
+    and stands in the dead letter instead. `attempts` counts how often the turn was run.
+    """
+
+    def __init__(self, reason: Reason, detail: str, *, internal: str | None = None, attempts: int = 0) -> None:
+        super().__init__(f"{reason.value}: {internal or detail}")
+        self.reason = reason
+        self.detail = detail
+        self.internal = internal
+        self.attempts = attempts
+
+
+class TurnAbandoned(SwitchboardError):
+    """The turn must not go on here: its request stays unacknowledged and is delivered again, maybe elsewhere."""
+
+
+class VersionConflict(SwitchboardError):
+    """Another writer committed to the context since it was loaded. Load again and decide anew."""
+
+
+class AskTimeout(SwitchboardError):
+    """No reply within the caller's time. The request itself may still be processed."""
+
+
+class RequestFailed(SwitchboardError):
+    """A worker answered with an error. `code` is a dead-letter reason; the request is among the dead letters."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+class MisuseError(SwitchboardError):
+    """The API was called in a way that cannot work."""
+
+
+class Fatal(SwitchboardError):
+    """The process cannot do its work: end it with `exit_code`."""
+
+    exit_code = ExitCode.FAILED
+
+
+class SettingsInvalid(Fatal):
+    """One or more settings are wrong; the text names each."""
+
+    exit_code = ExitCode.USAGE
+
+
+class AppInvalid(Fatal):
+    """APP cannot be imported or is not something that can be run."""
+
+    exit_code = ExitCode.APP
+
+
+class BrokerRefused(Fatal):
+    """RabbitMQ is too old, lacks a permission, or holds a topology with other arguments."""
+
+    exit_code = ExitCode.BROKER
+
+
+class StoreRefused(Fatal):
+    """Redis is too old or lacks a permission."""
+
+    exit_code = ExitCode.STORE
+
+
+class ConsumerLost(Fatal):
+    """The broker has shown no consumer for a shard for longer than the bound, whatever was tried."""
+
+    exit_code = ExitCode.CONSUMER_LOST

@@ -1,0 +1,68 @@
+"""Publishes requests so that those of one context reach the broker in the order they were handed in, retries included.
+
+A context's next request waits until the one before is confirmed or given up. Other contexts do not wait.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tenacity import AsyncRetrying, retry_if_exception_type
+
+from interfaces.brokers import Broker, Outgoing
+from interfaces.errors import BrokerUnavailable
+from interfaces.settling import OUTAGE_WAIT
+
+
+class _Turnstile:
+    """A lock, first come first served, and how many want it."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
+
+
+class OrderedPublisher:
+    """Publishes with confirms through `broker`, one request per context at a time."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._turnstiles: dict[str, _Turnstile] = {}
+
+    async def publish(self, request: Outgoing, ctx_id: str, seconds: float) -> None:
+        """Publish, again and again with the same id until confirmed.
+
+        Raises `BrokerUnavailable` after `seconds`, with what stood in the way; whether the request arrived is then
+        unknown. Raises `Unroutable` at once.
+        """
+        last: BrokerUnavailable | None = None
+
+        async def attempt() -> None:
+            nonlocal last
+            try:
+                await self._broker.publish(request)
+            except BrokerUnavailable as error:
+                last = error
+                raise
+
+        retrying = AsyncRetrying(retry=retry_if_exception_type(BrokerUnavailable), wait=OUTAGE_WAIT)
+        try:
+            async with asyncio.timeout(seconds), self._in_order(ctx_id):
+                await retrying(attempt)
+        except TimeoutError as error:
+            raise BrokerUnavailable(
+                f"request {request.properties.message_id!r} of context {ctx_id!r} was not confirmed within "
+                f"{seconds:g} s: {last or 'no confirm yet, for it or for an earlier request of this context'}"
+            ) from error
+
+    @asynccontextmanager
+    async def _in_order(self, ctx_id: str) -> AsyncIterator[None]:
+        turnstile = self._turnstiles.setdefault(ctx_id, _Turnstile())
+        turnstile.users += 1
+        try:
+            async with turnstile.lock:
+                yield
+        finally:
+            turnstile.users -= 1
+            if turnstile.users == 0:
+                del self._turnstiles[ctx_id]

@@ -1,0 +1,230 @@
+"""The messenger interface that takes its messages from a broker: where a message comes in and its reply goes out.
+
+`_request` gives what is ready now, `_respond` publishes and then acknowledges. Between the two every context has a
+lane, so a slow turn holds back nobody else. A request is acknowledged in one place only, after its reply or its dead
+letter is confirmed; a turn that was abandoned stays unacknowledged and comes again.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Hashable
+from contextlib import suppress
+from uuid import uuid4
+
+from interfaces.brokers import Broker, Delivery
+from interfaces.brokers.opening import open_broker
+from interfaces.consumers import KeptConsumer, Watch
+from interfaces.context import Context
+from interfaces.envelope import Request, decode_request, encode_reply
+from interfaces.errors import MisuseError, Reason, RequestRejected, TurnAbandoned
+from interfaces.lanes import Lanes
+from interfaces.messages import Message
+from interfaces.messengers import PipelineRunnerFunction, PollingMessengerInterface
+from interfaces.settling import Settler
+from interfaces.topology import Topology
+
+logger = logging.getLogger(__name__)
+
+IDLE_POLL_SECONDS = 1.0
+"""How long `_request` waits for a first message before it returns none, so that `loop` is asked again."""
+
+
+class RabbitMQMessengerInterface(PollingMessengerInterface):
+    """Polling interface on the request queues of a namespace.
+
+    Alone it runs any pipeline runner: each request reaches it at least once, in order per context. Together with a
+    `worker.Worker` each turn is committed exactly once.
+
+    :param url: `amqp://`, `amqps://`, or `memory://` for the broker inside this process.
+    :param topology: namespace and number of shards.
+    :param broker: a broker to use instead of `url`; it is opened here and closed with the interface.
+    :param prefetch: unacknowledged requests per shard at most.
+    :param batch_size: requests per poll at most.
+    :param concurrency: turns that run at a time at most.
+    :param drain_timeout: seconds that running turns have to finish when the interface stops.
+    """
+
+    def __init__(
+        self,
+        url: str = "memory://",
+        *,
+        topology: Topology | None = None,
+        broker: Broker | None = None,
+        prefetch: int = 64,
+        batch_size: int = 64,
+        concurrency: int = 256,
+        drain_timeout: float = 20.0,
+        watch: Watch | None = None,
+    ) -> None:
+        super().__init__()
+        self.topology = topology or Topology()
+        self.name = f"{self.id}-{uuid4().hex[:8]}"
+        self._broker = broker or open_broker(url)
+        self._prefetch = prefetch
+        self._batch_size = batch_size
+        self._concurrency = concurrency
+        self._drain_timeout = drain_timeout
+        self._watch = watch
+        self._settler = Settler(self._broker, self.topology, self.name)
+        self._arrived: deque[Delivery] = deque()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._taken: dict[str, deque[Request]] = {}
+        self._rejecting: set[asyncio.Task[None]] = set()
+        self._consumers = [self._keep(queue) for queue in self.topology.shard_queues]
+        self.unfinished = 0
+        """After `connect` has ended: contexts whose turns did not finish in time; their requests come again."""
+
+    async def connect(
+        self,
+        pipeline_runner: PipelineRunnerFunction,
+        loop: Callable[[], bool] = lambda: True,
+        timeout: float = 0,
+    ) -> None:
+        """Take requests and answer them until `stop`, until `loop()` is False, or until cancelled.
+
+        Whichever it is, running turns get `drain_timeout` seconds to finish; a cancellation meanwhile ends that at
+        once. Raises `BrokerRefused` or `BrokerUnavailable` where it cannot start, `ConsumerLost` where it cannot go
+        on.
+        """
+        await self._broker.open()
+        await self._broker.apply(self.topology)
+        self._runner = pipeline_runner
+        self._lanes = Lanes(self._turn, self._concurrency)
+        consuming = [asyncio.create_task(kept.run(), name=f"consume {kept.queue}") for kept in self._consumers]
+        polling = asyncio.create_task(
+            super().connect(pipeline_runner, lambda: not self._stopping and loop(), timeout), name="poll"
+        )
+        supervised: list[asyncio.Future[None]] = [polling, self._lanes.failed, *consuming]
+        try:
+            await asyncio.wait(supervised, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await self._shut_down(polling, consuming)
+        for ended in supervised:
+            if ended.done() and not ended.cancelled():
+                ended.result()
+
+    async def close(self) -> None:
+        """Close the broker; for an interface that was never connected. Never raises, may be repeated."""
+        await self._broker.close()
+
+    def stop(self) -> None:
+        """Take nothing more, finish the running turns, end `connect`. Returns at once, may be repeated."""
+        self._stopping = True
+        self._wake.set()
+
+    async def wait_consuming(self) -> None:
+        """Return once every shard has been consumed; `connect` runs meanwhile."""
+        await asyncio.gather(*(kept.wait_consuming() for kept in self._consumers))
+
+    def current(self, ctx_id: Hashable) -> Request:
+        """The request whose turn this context is in. A context has one turn at a time, so its id finds it.
+
+        Raises `MisuseError` where the context is in none.
+        """
+        taken = self._taken.get(str(ctx_id))
+        if not taken:
+            raise MisuseError(f"context {ctx_id!r} is in no turn: was its id changed by the pipeline?")
+        return taken[0]
+
+    async def _request(self) -> list[tuple[Message, Hashable]]:
+        """The next requests, at most `batch_size`: those that are ready now, and it waits only while there is none."""
+        if not self._arrived and not self._stopping:
+            self._wake.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(IDLE_POLL_SECONDS):
+                    await self._wake.wait()
+        batch: list[tuple[Message, Hashable]] = []
+        while self._arrived and len(batch) < self._batch_size and not self._stopping:
+            request = self._decode(self._arrived.popleft())
+            if request is not None:
+                self._taken.setdefault(request.ctx_id, deque()).append(request)
+                batch.append((request.message, request.ctx_id))
+        return batch
+
+    async def _respond(self, responses: list[Context]) -> None:
+        """Publish the last response of each context as the reply to the request it is in, then acknowledge that."""
+        await asyncio.gather(*(self._answer(context) for context in responses))
+
+    async def _polling_loop(self, pipeline_runner: PipelineRunnerFunction, timeout: float = 0) -> None:
+        """One poll: put what is ready into the lanes. It does not wait for the answers."""
+        for message, ctx_id in await self._request():
+            self._lanes.submit(str(ctx_id), message)
+        await asyncio.sleep(timeout)
+
+    def _keep(self, queue: str) -> KeptConsumer:
+        async def declare() -> None:
+            await self._broker.apply(self.topology)
+
+        return KeptConsumer(self._broker, queue, self._prefetch, self._on_delivery, declare=declare, watch=self._watch)
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        self._arrived.append(delivery)
+        self._wake.set()
+
+    def _decode(self, delivery: Delivery) -> Request | None:
+        if not delivery.channel.is_open:
+            return None  # It comes again, here or elsewhere; started now, it could only run twice.
+        try:
+            return decode_request(delivery, self.topology)
+        except RequestRejected as rejected:
+            task = asyncio.create_task(self._settler.reject(delivery, rejected), name="reject request")
+            self._rejecting.add(task)
+            task.add_done_callback(self._rejecting.discard)
+            return None
+
+    async def _turn(self, ctx_id: str, message: Message) -> None:
+        request = self.current(ctx_id)
+        try:
+            if not self._stopping and request.delivery.channel.is_open:
+                await self._run(request, message)
+        finally:
+            self._forget(request)
+
+    async def _run(self, request: Request, message: Message) -> None:
+        try:
+            context = await self._runner(message, request.ctx_id, request.update_ctx_misc)
+            await self._respond([context])
+        except TurnAbandoned as abandoned:
+            logger.warning("turn of request %r given up here: %s", request.request_id, abandoned)
+            await request.delivery.channel.close()
+        except RequestRejected as rejected:
+            await self._settler.reject(request.delivery, rejected, request)
+        except Exception as error:  # noqa: BLE001 - the runner is the user's code, and whatever it raises is its answer
+            self._on_exception(error)
+            failed = RequestRejected(Reason.HANDLER_FAILED, "the bot failed", internal=repr(error), attempts=1)
+            await self._settler.reject(request.delivery, failed, request)
+
+    async def _answer(self, context: Context) -> None:
+        request = self.current(context.id)
+        body = context.committed_reply or encode_reply(
+            request, context.last_response, context.misc, context.current_turn_id
+        )
+        await self._settler.answer(request, body)
+        self._forget(request)
+
+    def _forget(self, request: Request) -> None:
+        taken = self._taken.get(request.ctx_id)
+        if taken and taken[0] is request:
+            taken.popleft()
+            if not taken:
+                del self._taken[request.ctx_id]
+
+    async def _shut_down(self, polling: asyncio.Task[None], consuming: list[asyncio.Task[None]]) -> None:
+        """Stop in order; each step runs whatever happens to the one before, a cancellation included."""
+        self.stop()  # 1. Start no turn any more.
+        polling.cancel()
+        try:  # 2. Let running turns finish, publish and acknowledge.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._drain_timeout):
+                    await self._lanes.drain()
+                    while self._rejecting:
+                        await asyncio.wait(self._rejecting)
+        finally:
+            self.unfinished = await self._lanes.cancel()  # 3. Give up the rest; unacknowledged, they come again.
+            for task in (*consuming, *self._rejecting):
+                task.cancel()
+            # 4. Close the channels: acks are on the wire before, and what is unacknowledged goes back in order.
+            await asyncio.gather(polling, *consuming, *self._rejecting, return_exceptions=True)
+            await self._broker.close()  # 5. Close the connections.

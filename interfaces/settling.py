@@ -1,0 +1,105 @@
+"""Settles requests: the one place where a request is acknowledged, always after its outcome is confirmed by the broker.
+
+A process that dies between the confirm and the ack leaves the request to be delivered again, and the same reply or dead
+letter to be published again. Nothing here decides what the outcome is.
+"""
+
+import logging
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from interfaces.brokers import Broker, Delivery, Outgoing
+from interfaces.dead_letters import dead_letter
+from interfaces.envelope import (
+    DEFAULT_INTERFACE,
+    Request,
+    encode_error_reply,
+    interface_of,
+    may_reply_to,
+    reply_outgoing,
+)
+from interfaces.errors import BrokerRefused, BrokerUnavailable, RequestRejected, Unroutable
+from interfaces.topology import Topology
+
+logger = logging.getLogger(__name__)
+
+OUTAGE_WAIT = wait_random_exponential(multiplier=0.05, max=5)
+"""Seconds between attempts while the broker is away: soon at first, spread out when every worker waits."""
+
+
+class Settler:
+    """Publishes outcomes of requests, for as long as it takes, and acknowledges them."""
+
+    def __init__(self, broker: Broker, topology: Topology, worker: str) -> None:
+        self._broker = broker
+        self._topology = topology
+        self._worker = worker
+
+    async def answer(self, request: Request, body: bytes) -> None:
+        """Publish the reply and acknowledge."""
+        interface = interface_of(request.message)
+        await self._publish_reply(
+            reply_outgoing(self._topology, request.delivery, request.ctx_id, body, interface), request.delivery
+        )
+        await request.delivery.channel.ack(request.delivery)
+
+    async def reject(self, delivery: Delivery, rejected: RequestRejected, request: Request | None = None) -> None:
+        """Keep the request as a dead letter, tell its sender, and acknowledge. `request` is there where it decoded."""
+        logger.warning("request %r is a dead letter: %s", delivery.properties.message_id, rejected)
+        await self._publish_dead_letter(dead_letter(self._topology, delivery, rejected, self._worker))
+        await self._publish_error(delivery, rejected, request)
+        await delivery.channel.ack(delivery)
+
+    async def _publish_error(self, delivery: Delivery, rejected: RequestRejected, request: Request | None) -> None:
+        ctx_id = request.ctx_id if request else None
+        reply_to = delivery.properties.reply_to
+        if reply_to and not may_reply_to(reply_to, self._topology):
+            return
+        if reply_to or request:
+            body = encode_error_reply(ctx_id, delivery.properties.message_id, rejected)
+            interface = interface_of(request.message) if request else DEFAULT_INTERFACE
+            await self._publish_reply(reply_outgoing(self._topology, delivery, ctx_id, body, interface), delivery)
+
+    async def _publish_reply(self, reply: Outgoing, delivery: Delivery) -> None:
+        try:
+            await self._patiently(reply)
+        except Unroutable:
+            # Whoever asked is gone, or nobody listens. The turn stands; the reply stays in the context's outbox.
+            logger.warning(
+                "nobody takes the reply to request %r: no queue for %r",
+                delivery.properties.message_id,
+                reply.routing_key,
+            )
+
+    async def _publish_dead_letter(self, message: Outgoing) -> None:
+        if not message.properties.message_id:
+            # Without an id the client library cannot tell that a message was returned: look for the queue first.
+            await self._ensure_dead_letter_queue()
+        try:
+            await self._patiently(message)
+        except Unroutable:
+            await self._ensure_dead_letter_queue(declare=True)
+            await self._patiently(message)
+
+    async def _ensure_dead_letter_queue(self, *, declare: bool = False) -> None:
+        async def ensure() -> None:
+            if declare or await self._broker.queue_state(self._topology.dead) is None:
+                await self._broker.apply(self._topology)
+
+        await self._retrying()(ensure)
+
+    async def _patiently(self, message: Outgoing) -> None:
+        await self._retrying()(self._broker.publish, message)
+
+    def _retrying(self) -> AsyncRetrying:
+        # Refused counts as away here: permissions and credentials are mended while the worker waits with the outcome.
+        return AsyncRetrying(
+            retry=retry_if_exception_type((BrokerUnavailable, BrokerRefused)),
+            wait=OUTAGE_WAIT,
+            before_sleep=_log_outage,
+        )
+
+
+def _log_outage(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    logger.warning("broker unavailable (attempt %d), trying again: %s", state.attempt_number, error)

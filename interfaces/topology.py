@@ -1,0 +1,89 @@
+"""Names and arguments of everything Switchboard declares on a broker (wire contract v1, "Topology").
+
+Pure values: `brokers.rabbitmq` declares them, `brokers.memory` imitates them, `switchboard topology show` prints them.
+A context's slot never changes, and the binding of a slot is explicit, so a broker restart moves nothing.
+"""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+SLOTS = 1024
+"""Number of hash classes of context ids. Part of the wire contract: publishers in other languages compute the slot."""
+
+MAX_SHARDS = 256
+
+DELIVERY_LIMIT = 100_000
+"""A hand-over counts as a delivery, so a low limit would dead-letter healthy messages; without any limit a quorum queue
+returns messages to its tail (https://www.rabbitmq.com/docs/quorum-queues#repeated-requeues). Crashes are counted in the
+store instead."""
+
+DEFAULT_MAX_LENGTH = 1_000_000
+"""Requests a shard queue holds before publishers are refused (nack), rather than the broker's disk filling up."""
+
+
+def slot(ctx_id: str) -> int:
+    """Slot of a context: CRC-32 (IEEE) of the id's UTF-8 bytes, modulo 1024."""
+    return zlib.crc32(ctx_id.encode()) % SLOTS
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """One namespace's exchanges and queues, with `shards` request queues in generation `generation`."""
+
+    namespace: str = "switchboard"
+    shards: int = 8
+    generation: int = 1
+    max_length: int = DEFAULT_MAX_LENGTH
+
+    @property
+    def requests_exchange(self) -> str:
+        """Direct exchange that publishers send requests to, routing key = slot."""
+        return f"{self.namespace}.requests"
+
+    @property
+    def replies_exchange(self) -> str:
+        """Topic exchange for replies of requests without `reply_to`."""
+        return f"{self.namespace}.replies"
+
+    @property
+    def dead(self) -> str:
+        """Name of both the dead-letter exchange (fanout) and its queue."""
+        return f"{self.namespace}.dead"
+
+    @property
+    def reply_prefix(self) -> str:
+        """How the name of a queue must begin for a request's `reply_to` to be honoured."""
+        return f"{self.namespace}.reply."
+
+    def shard_queue(self, shard: int) -> str:
+        """Name of request queue number `shard` (from 0)."""
+        return f"{self.namespace}.requests.g{self.generation}.{shard:03d}"
+
+    @property
+    def shard_queues(self) -> list[str]:
+        """All request queues, in order."""
+        return [self.shard_queue(shard) for shard in range(self.shards)]
+
+    def queue_of(self, slot_number: int) -> str:
+        """Request queue that `slot_number` is bound to."""
+        return self.shard_queue(slot_number % self.shards)
+
+    @property
+    def shard_arguments(self) -> Mapping[str, str | int | bool]:
+        """Arguments of a request queue: replicated, in order, bounded, nothing dropped."""
+        return {
+            "x-queue-type": "quorum",
+            "x-single-active-consumer": True,
+            "x-delivery-limit": DELIVERY_LIMIT,
+            "x-overflow": "reject-publish",
+            "x-max-length": self.max_length,
+            "x-queue-leader-locator": "balanced",
+            "x-dead-letter-exchange": self.dead,
+            "x-dead-letter-strategy": "at-least-once",
+        }
+
+    @property
+    def dead_arguments(self) -> Mapping[str, str | int | bool]:
+        """Arguments of the dead-letter queue: replicated, unbounded, never expiring."""
+        return {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}

@@ -1,0 +1,58 @@
+"""Refuses what must never come in from the wire: pickles, and attachments that point at the worker's own disk.
+
+Looks at plain parsed JSON, before any model is built from it: Chatsky's `Message` unpickles base64 from several places
+while it validates, and its attachments read any local path (docs/decisions/0006).
+"""
+
+from typing import Any, Final
+
+from interfaces.errors import Reason, RequestRejected
+
+PICKLED_FIELDS: Final = "__pickled_extra_fields__"
+URL_SCHEMES: Final = ("http://", "https://")
+
+
+def refuse_unsafe(message: Any, *others: Any) -> None:
+    """Raise `RequestRejected(unsafe-payload)` where a message, or JSON that travels beside it, is unsafe to build
+    from."""
+    _refuse_pickles([message, *others])
+    if not isinstance(message, dict):
+        return
+    origin = message.get("origin")
+    if isinstance(origin, dict) and isinstance(origin.get("message"), str):
+        raise _unsafe(
+            "message.origin.message is a string, which Chatsky would unpickle; send an object or leave it out"
+        )
+    _refuse_local_files(message.get("attachments"))
+
+
+def _refuse_pickles(roots: list[Any]) -> None:
+    pending = roots
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            if PICKLED_FIELDS in value:
+                raise _unsafe(f"the key {PICKLED_FIELDS!r} marks pickled values; send JSON values only")
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+
+
+def _refuse_local_files(attachments: Any) -> None:
+    # Every object below, not only known attachment types: groups nest them, and an unknown type may be known tomorrow.
+    pending = [attachments]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            if value.get("cached_filename") is not None:
+                raise _unsafe("an attachment carries 'cached_filename', a path on the receiver's disk; leave it out")
+            source = value.get("source")
+            if isinstance(source, str) and not source.lower().startswith(URL_SCHEMES):
+                raise _unsafe("an attachment's 'source' is not an http or https URL; send a URL or an 'id'")
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+
+
+def _unsafe(detail: str) -> RequestRejected:
+    return RequestRejected(Reason.UNSAFE_PAYLOAD, detail)

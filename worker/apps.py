@@ -1,0 +1,135 @@
+"""APP: the bot a worker runs, given as `module:attribute` and brought into one of two forms.
+
+A *handler* takes a context and gives the answer; the worker keeps its context. A *pipeline runner* (the seed's
+`PipelineRunnerFunction`, or any object with `_run_pipeline`, such as a Chatsky `Pipeline`) takes a message and a
+context id and keeps its contexts itself.
+"""
+
+import asyncio
+import importlib
+import inspect
+import sys
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from interfaces.context import Context
+from interfaces.errors import AppInvalid
+from interfaces.messages import Message
+from interfaces.messengers import PipelineRunnerFunction
+
+Answer = Message | str | None
+Handler = Callable[[Context], Awaitable[Answer] | Answer]
+OWN_PACKAGES = ("interfaces", "worker")
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerApp:
+    """A bot that answers a context. A plain function runs in a thread, so that it may block."""
+
+    function: Handler
+    is_async: bool
+
+    async def answer(self, context: Context, threads: Executor) -> Message | None:
+        """Run the handler. Raises what it raises, and `TypeError` where the answer is no answer."""
+        if self.is_async:
+            answer: Any = await self.function(context)  # type: ignore[misc]  # is_async says that it is awaitable
+        else:
+            answer = await asyncio.get_running_loop().run_in_executor(threads, self.function, context)
+        if answer is None or isinstance(answer, Message):
+            return answer
+        if isinstance(answer, str):
+            return Message(answer)
+        raise TypeError(f"a handler answers with Message, str or None, not {type(answer).__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerApp:
+    """A bot that keeps its contexts itself."""
+
+    run: PipelineRunnerFunction
+
+
+App = HandlerApp | RunnerApp
+
+
+def adapt(bot: Any) -> App:
+    """The form `bot` can be run in. Raises `AppInvalid`.
+
+    An object with `_run_pipeline` is a pipeline runner, and so is a callable with a `ctx_id` parameter or at least two
+    required ones; a callable with one required parameter is a handler.
+    """
+    pipeline = getattr(bot, "_run_pipeline", None)
+    if callable(pipeline):
+        return RunnerApp(pipeline)
+    if inspect.isclass(bot) or not callable(bot):
+        raise AppInvalid(
+            f"{_named(bot)} cannot be run: give an async function (ctx) -> answer, a pipeline runner "
+            "(message, ctx_id, update_ctx_misc) -> Context, or an object with _run_pipeline"
+        )
+    try:
+        signature = inspect.signature(bot)
+    except ValueError as error:
+        raise AppInvalid(f"{_named(bot)} has no readable parameters") from error
+    required = [p for p in signature.parameters.values() if p.default is p.empty and p.kind in _POSITIONAL]
+    if "ctx_id" in signature.parameters or len(required) > 1:
+        return RunnerApp(bot)
+    if len(required) == 1:
+        return HandlerApp(bot, _is_async(bot))
+    raise AppInvalid(f"{_named(bot)} takes no parameter: a handler takes the context")
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _is_async(bot: Any) -> bool:
+    return inspect.iscoroutinefunction(bot) or inspect.iscoroutinefunction(getattr(bot, "__call__", None))  # noqa: B004 - the method itself is asked about, not whether there is one
+
+
+def _named(bot: Any) -> str:
+    return getattr(bot, "__qualname__", None) or f"{type(bot).__name__} object"
+
+
+def load_app(path: str) -> App:
+    """Import `module:attribute` with the current directory first on the path. Raises `AppInvalid`."""
+    module_name, colon, attribute = path.partition(":")
+    if not colon or not module_name or not attribute:
+        raise AppInvalid(f"APP {path!r} must be module:attribute, such as bot:handler")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    collisions = [theirs for name in OWN_PACKAGES if (theirs := _share_package(name)) is not None]
+    try:
+        value: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            value = getattr(value, part)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == module_name.split(".")[0]:
+            raise AppInvalid(f"there is no module {error.name!r} in {here} or among the installed packages") from error
+        raise AppInvalid(f"loading {path!r} failed: {error!r}{_collision_hint(collisions)}") from error
+    return adapt(value)
+
+
+def _share_package(name: str) -> Path | None:
+    """Let the bot's own folder `name`, where it has one beside it, be found behind the package of ours; return it.
+
+    A bot in `worker/bot.py` then runs as `worker.bot:handler`. Where both hold a module of one name, ours stays.
+    """
+    package = sys.modules[name]
+    theirs = (Path.cwd() / name).resolve()
+    if not theirs.is_dir() or str(theirs) in [str(Path(place).resolve()) for place in package.__path__]:
+        return None
+    package.__path__.append(str(theirs))
+    return theirs
+
+
+def _collision_hint(collisions: list[Path]) -> str:
+    if not collisions:
+        return ""
+    pairs = [f"{theirs} and {Path(str(sys.modules[theirs.name].__file__)).parent}" for theirs in collisions]
+    return (
+        f". Folders of one name may be the cause: {'; '.join(pairs)}. Modules found in both are taken from the second: "
+        "rename the folder of the bot, or the module in it"
+    )

@@ -1,0 +1,142 @@
+"""The worker: the broker's messenger interface, the turn runner, and what holds the two up.
+
+Starts when both servers are there, stops in order when asked, ends with an error when it cannot do its work any more.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from interfaces.brokers import Broker
+from interfaces.brokers.opening import open_broker
+from interfaces.consumers import Watch
+from interfaces.errors import Unavailable
+from interfaces.rabbitmq import RabbitMQMessengerInterface
+from worker.apps import App, HandlerApp, RunnerApp, adapt, load_app
+from worker.settings import Settings
+from worker.stores import ContextStore
+from worker.stores.opening import open_store
+from worker.turns import TurnRunner
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """Runs one bot: takes requests, runs turns, commits, replies.
+
+    :param app: a handler, a pipeline runner, an object with `_run_pipeline`, or `module:attribute` of one.
+    :param settings: read from the environment where not given.
+    :param broker: used instead of `settings.amqp_url`; opened and closed here.
+    :param store: used instead of `settings.redis_url`; opened and closed here.
+
+    Raises `AppInvalid` or `SettingsInvalid` where it cannot be built.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        settings: Settings | None = None,
+        *,
+        broker: Broker | None = None,
+        store: ContextStore | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
+        self._app = _as_app(app)
+        self._store = store or open_store(self.settings)
+        self._broker = broker or open_broker(
+            self.settings.amqp_url.get_secret_value(), publish_timeout=self.settings.publish_timeout
+        )
+        self._interface = RabbitMQMessengerInterface(
+            broker=self._broker,
+            topology=self.settings.topology,
+            prefetch=self.settings.prefetch,
+            batch_size=self.settings.batch_size,
+            concurrency=self.settings.concurrency,
+            drain_timeout=self.settings.drain_timeout,
+            watch=Watch(self.settings.watch_every, self.settings.watch_lost_after),
+        )
+        self._stop = asyncio.Event()
+        self._ready = asyncio.Event()
+
+    async def run(self) -> None:
+        """Work until `stop`. Waits for servers that are away, at the start and later.
+
+        Returns when stopped; `unfinished` then tells whether turns were given up. A cancellation gives up running turns
+        at once; their requests come again. Raises a `Fatal` error where the work cannot be done.
+        """
+        runner = TurnRunner(self._app, self._store, self.settings, self._interface.current)
+        try:
+            await self._until_stopped(self._open_servers())
+            if not self._stop.is_set():
+                await self._work(runner)
+        finally:
+            await self._interface.close()
+            await runner.close()
+            await self._store.close()
+
+    def stop(self) -> None:
+        """Stop politely: take nothing more, finish what runs, settle, close. Returns at once, may be repeated."""
+        self._stop.set()
+        self._interface.stop()
+
+    async def wait_ready(self) -> None:
+        """Return once every shard is consumed for the first time."""
+        await self._ready.wait()
+
+    @property
+    def unfinished(self) -> int:
+        """After `run`: contexts whose turns were given up at the end of the drain timeout."""
+        return self._interface.unfinished
+
+    async def _open_servers(self) -> None:
+        await _patiently("Redis", self._store.open)
+        await _patiently("RabbitMQ", self._broker.open)
+
+    async def _work(self, runner: TurnRunner) -> None:
+        announcing = asyncio.create_task(self._announce(), name="announce ready")
+        try:
+            await self._interface.connect(runner)
+        finally:
+            announcing.cancel()
+
+    async def _announce(self) -> None:
+        await self._interface.wait_consuming()
+        self._ready.set()
+        logger.info("ready: namespace %r, %d shards", self.settings.namespace, self.settings.shards)
+
+    async def _until_stopped(self, opening: Coroutine[Any, Any, None]) -> None:
+        """Await `opening`, but no longer than until `stop`."""
+        task = asyncio.create_task(opening, name="open servers")
+        stopped = asyncio.create_task(self._stop.wait(), name="await stop")
+        try:
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+        finally:
+            task.cancel()
+            stopped.cancel()
+            await asyncio.gather(task, stopped, return_exceptions=True)
+
+
+def _as_app(app: Any) -> App:
+    if isinstance(app, HandlerApp | RunnerApp):
+        return app
+    return load_app(app) if isinstance(app, str) else adapt(app)
+
+
+async def _patiently(server: str, opening: Callable[[], Awaitable[None]]) -> None:
+    """Open, again and again while the server is away. What is refused is raised at once."""
+
+    def log(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        logger.warning("waiting for %s (attempt %d): %s", server, state.attempt_number, error)
+
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(Unavailable),
+        wait=wait_random_exponential(multiplier=0.2, max=5),
+        before_sleep=log,
+    )
+    await retrying(opening)

@@ -1,0 +1,116 @@
+"""All settings of a worker, read once in the command and passed in: environment `SWITCHBOARD_*`, flags of the same
+names.
+
+Every default stands here and nowhere else. A relation that correctness rests on is checked here, not trusted.
+"""
+
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from interfaces.errors import SettingsInvalid
+from interfaces.topology import DEFAULT_MAX_LENGTH, MAX_SHARDS, Topology
+
+ENV_PREFIX = "SWITCHBOARD_"
+NAMESPACE_PATTERN = r"^[A-Za-z0-9_-]{1,40}$"
+"""Letters that mean nothing to AMQP topic keys, Redis hash tags, shells or regular expressions."""
+
+
+class Settings(BaseSettings):
+    """Settings of a Switchboard process."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    amqp_url: SecretStr = Field(
+        default=SecretStr("memory://"),
+        description="RabbitMQ: amqp://user:password@host:5672/vhost, amqps://..., or memory:// inside this process.",
+    )
+    redis_url: SecretStr = Field(
+        default=SecretStr("memory://"),
+        description="Redis: redis://:password@host:6379/0, rediss://..., or memory:// inside this process.",
+    )
+    namespace: Annotated[str, Field(pattern=NAMESPACE_PATTERN)] = Field(
+        default="switchboard", description="Prefix of every exchange, queue and key."
+    )
+    shards: int = Field(default=8, ge=1, le=MAX_SHARDS, description="Request queues. Fixed once declared.")
+    max_length: int = Field(
+        default=DEFAULT_MAX_LENGTH, ge=1, description="Requests a shard holds before publishers are refused."
+    )
+    prefetch: int = Field(default=64, ge=1, le=1000, description="Unacknowledged requests per shard at most.")
+    batch_size: int = Field(default=64, ge=1, le=10_000, description="Requests taken per poll at most.")
+    concurrency: int = Field(default=256, ge=1, le=10_000, description="Turns that run at a time at most.")
+    history: int = Field(default=10, ge=1, le=1000, description="Turns loaded with a context; older ones on demand.")
+    max_turns: int | None = Field(default=None, ge=1, description="Turns kept per context; all where not set.")
+    outbox: int = Field(default=128, ge=1, le=100_000, description="Replies kept per context, for repeated requests.")
+    context_ttl: int = Field(
+        default=30 * 24 * 3600, ge=1, description="Seconds without a turn after which a context is forgotten."
+    )
+    attempts: int = Field(
+        default=3, ge=1, le=100, description="Times a failing turn is run before it is a dead letter."
+    )
+    retry_wait: float = Field(default=0.2, ge=0, le=60, description="Seconds before a failed turn runs again, growing.")
+    crash_limit: int = Field(
+        default=3, ge=1, le=100, description="Starts of a turn that never finished before it is a dead letter."
+    )
+    drain_timeout: float = Field(default=20.0, ge=0, description="Seconds that running turns have to finish on stop.")
+    publish_timeout: float = Field(default=10.0, gt=0, description="Seconds to wait for the broker's confirm.")
+    redis_timeout: float = Field(default=5.0, gt=0, description="Seconds to wait for an answer of Redis.")
+    watch_every: float = Field(default=5.0, gt=0, description="Seconds between checks that the broker sees a consumer.")
+    watch_lost_after: float = Field(
+        default=60.0, gt=0, description="Seconds without a consumer, though connected, after which the process ends."
+    )
+
+    @field_validator("amqp_url")
+    @classmethod
+    def _amqp_scheme(cls, value: SecretStr) -> SecretStr:
+        return _with_scheme(value, ("amqp", "amqps", "memory"))
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: SecretStr) -> SecretStr:
+        return _with_scheme(value, ("redis", "rediss", "unix", "memory"))
+
+    @model_validator(mode="after")
+    def _outbox_covers_prefetch(self) -> "Settings":
+        if self.outbox < self.prefetch:
+            raise ValueError(
+                f"outbox ({self.outbox}) must be at least prefetch ({self.prefetch}): a worker that takes over "
+                "must find the replies to everything its predecessor held"
+            )
+        return self
+
+    @property
+    def topology(self) -> Topology:
+        """What is declared on the broker."""
+        return Topology(namespace=self.namespace, shards=self.shards, max_length=self.max_length)
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether nothing leaves this process and nothing is kept."""
+        return urlsplit(self.amqp_url.get_secret_value()).scheme == "memory"
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Settings from the environment, `flags` that are not `None` before it. Raises `SettingsInvalid`, all faults at
+    once."""
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        faults = [
+            f"  {_name(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors(include_url=False, include_input=False)
+        ]
+        raise SettingsInvalid("settings are wrong:\n" + "\n".join(faults)) from None
+
+
+def _name(location: tuple[int | str, ...]) -> str:
+    return ENV_PREFIX + str(location[0]).upper() if location else "combination"
+
+
+def _with_scheme(value: SecretStr, schemes: tuple[str, ...]) -> SecretStr:
+    # The value itself may hold a password, so no error repeats it.
+    if urlsplit(value.get_secret_value()).scheme not in schemes:
+        raise ValueError("the URL must begin with " + " or ".join(f"{scheme}://" for scheme in schemes))
+    return value

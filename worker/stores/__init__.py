@@ -1,0 +1,97 @@
+"""The store seam: what a turn asks of the place where contexts live between polls.
+
+Two implementations, `redis` and `memory`, pass the same tests (`tests/conformance`). A store holds bytes under a
+context id and decides, in one atomic step each, whether a turn may start and whether it may commit. It never looks
+into the bytes.
+
+The **version** of a context is the number of turns committed to it, which is also the id of its last turn.
+The **epoch** is a number that grows with every change of who consumes a queue (`claim`). A worker that was paused for
+longer than the window of kept replies would no longer find its old requests there; its epoch, lower than the one the
+new owner left in the context, is what stops it (docs/decisions/0005).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A context as a turn sees it."""
+
+    version: int
+    """0 for a context that does not exist yet."""
+    main: bytes | None
+    """What the last commit stored beside the turns; `None` for a new context."""
+    turns: Mapping[int, bytes]
+    """The last `history` turns by id, those that exist."""
+    reply: bytes | None
+    """The reply already committed under this request's id: publish it, do not run the turn."""
+    starts: int
+    """How often the turn of this request was started and never finished, this time included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Everything one commit stores, atomically."""
+
+    ctx_id: str
+    request_id: str
+    version: int
+    """Version that was loaded; the commit creates `version + 1`."""
+    main: bytes
+    turns: Mapping[int, bytes]
+    """Turns written, by id: the new one, and older ones where the pipeline changed them."""
+    reply: bytes
+    """The finished reply body, published as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What a store keeps of each context."""
+
+    outbox: int = 128
+    """Replies kept per context, to answer redelivered requests. At least the prefetch of a shard."""
+    max_turns: int | None = None
+    """Turns kept per context; `None` keeps all."""
+    ttl_seconds: int = 30 * 24 * 3600
+    """A context without a turn for this long is forgotten."""
+
+
+class ContextStore(Protocol):
+    """Where contexts live. All methods but `close` raise `StoreUnavailable`; the same call may then be made again."""
+
+    async def open(self) -> None:
+        """Connect and check the server. Raises `StoreRefused` (version, credentials) or `StoreUnavailable`."""
+
+    async def close(self) -> None:
+        """Close connections. Never raises, may be repeated."""
+
+    async def claim(self) -> int:
+        """A new epoch, higher than every one given before in this namespace."""
+
+    async def load(self, ctx_id: str, request_id: str, *, epoch: int, attempt: str, history: int) -> Loaded:
+        """Load a context for a turn, note `epoch` in it, and count the start of this request's turn.
+
+        `attempt` names this try: repeating a load with the same attempt counts nothing. Nothing is counted or noted
+        where the request is already committed. Raises `TurnAbandoned` when the context has seen a higher epoch.
+        """
+
+    async def commit(self, turn: Turn) -> bytes:
+        """Commit a turn; return the reply that is now stored under its request id.
+
+        That is `turn.reply`, unless this request was committed before (a lost answer, another worker): then nothing
+        changes and the earlier reply is returned. Raises `VersionConflict` when the context moved since it was loaded.
+        """
+
+    async def forget_start(self, ctx_id: str, request_id: str) -> None:
+        """Take back the counted starts of a request whose turn ended without a commit and without a crash."""
+
+    async def peek(self, ctx_id: str, history: int) -> Loaded | None:
+        """Read a context without any effect; `None` where it does not exist. For operators."""
+
+    async def read_turns(self, ctx_id: str, turn_ids: Sequence[int]) -> dict[int, bytes]:
+        """Those of the turns that exist."""
+
+    async def delete(self, ctx_id: str) -> bool:
+        """Forget a context, its kept replies included; False where there was none."""

@@ -1,0 +1,148 @@
+"""Contexts in this process: the store behind `memory://`, with the same semantics as Redis and nothing kept.
+
+No method awaits anything, so each is as atomic as a script. Contexts lie in the order they were last touched, which
+with one TTL for all is the order they expire in: each call drops the expired ones from the front. Used by the embedded
+worker and by tests.
+"""
+
+import itertools
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from interfaces.errors import TurnAbandoned, VersionConflict
+from worker.stores import Loaded, Retention, Turn
+
+
+@dataclass(slots=True)
+class _Start:
+    """The request whose turn was started last and not finished."""
+
+    request_id: str
+    attempt: str
+    count: int
+
+
+@dataclass(slots=True)
+class _Context:
+    expires_at: float
+    epoch: int
+    version: int = 0
+    main: bytes | None = None
+    turns: dict[int, bytes] = field(default_factory=dict)
+    outbox: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
+    start: _Start | None = None
+
+    def last_turns(self, history: int) -> Mapping[int, bytes]:
+        ids = range(max(1, self.version - history + 1), self.version + 1)
+        return {n: self.turns[n] for n in ids if n in self.turns}
+
+
+class MemoryStore:
+    """A `ContextStore` in memory. `clock` gives seconds that never go back."""
+
+    def __init__(self, retention: Retention, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._retention = retention
+        self._clock = clock
+        self._contexts: OrderedDict[str, _Context] = OrderedDict()
+        self._epochs = itertools.count(1)
+
+    async def open(self) -> None:
+        """Nothing to connect to."""
+
+    async def close(self) -> None:
+        """Nothing to close; the contexts stay until the store itself goes."""
+
+    async def claim(self) -> int:
+        """A new epoch, one more than the last."""
+        return next(self._epochs)
+
+    async def load(self, ctx_id: str, request_id: str, *, epoch: int, attempt: str, history: int) -> Loaded:
+        """See `ContextStore.load`."""
+        context = self._find(ctx_id)
+        if context is None:
+            context = _Context(self._expiry(), epoch)
+        if context.epoch > epoch:
+            raise TurnAbandoned(f"the context was taken over: it has seen epoch {context.epoch}, this one is {epoch}")
+        reply = context.outbox.get(request_id)
+        starts = 0
+        if reply is None:
+            starts = _count_start(context, request_id, attempt)
+            context.epoch = epoch
+            self._touch(ctx_id, context)
+        return Loaded(context.version, context.main, context.last_turns(history), reply, starts)
+
+    async def commit(self, turn: Turn) -> bytes:
+        """See `ContextStore.commit`."""
+        context = self._find(turn.ctx_id) or _Context(self._expiry(), epoch=0)
+        if (earlier := context.outbox.get(turn.request_id)) is not None:
+            return earlier
+        if turn.version != context.version:
+            raise VersionConflict(f"loaded at version {turn.version}, now at version {context.version}")
+        context.version += 1
+        context.main = turn.main
+        self._keep_turns(context, turn.turns)
+        context.outbox[turn.request_id] = turn.reply
+        while len(context.outbox) > self._retention.outbox:
+            context.outbox.popitem(last=False)
+        if context.start is not None and context.start.request_id == turn.request_id:
+            context.start = None
+        self._touch(turn.ctx_id, context)
+        return turn.reply
+
+    async def forget_start(self, ctx_id: str, request_id: str) -> None:
+        """See `ContextStore.forget_start`."""
+        context = self._find(ctx_id)
+        if context is not None and context.start is not None and context.start.request_id == request_id:
+            context.start = None
+
+    async def peek(self, ctx_id: str, history: int) -> Loaded | None:
+        """See `ContextStore.peek`."""
+        context = self._find(ctx_id)
+        if context is None or context.version == 0:
+            return None
+        starts = context.start.count if context.start is not None else 0
+        return Loaded(context.version, context.main, context.last_turns(history), None, starts)
+
+    async def read_turns(self, ctx_id: str, turn_ids: Sequence[int]) -> dict[int, bytes]:
+        """See `ContextStore.read_turns`."""
+        context = self._find(ctx_id)
+        return {} if context is None else {n: context.turns[n] for n in turn_ids if n in context.turns}
+
+    async def delete(self, ctx_id: str) -> bool:
+        """See `ContextStore.delete`."""
+        context = self._find(ctx_id)
+        self._contexts.pop(ctx_id, None)
+        return context is not None and context.version > 0
+
+    def _find(self, ctx_id: str) -> _Context | None:
+        now = self._clock()
+        while self._contexts and next(iter(self._contexts.values())).expires_at <= now:
+            self._contexts.popitem(last=False)
+        return self._contexts.get(ctx_id)
+
+    def _touch(self, ctx_id: str, context: _Context) -> None:
+        context.expires_at = self._expiry()
+        self._contexts[ctx_id] = context
+        self._contexts.move_to_end(ctx_id)
+
+    def _expiry(self) -> float:
+        return self._clock() + self._retention.ttl_seconds
+
+    def _keep_turns(self, context: _Context, turns: Mapping[int, bytes]) -> None:
+        kept = self._retention.max_turns
+        oldest = 1 if kept is None else context.version - kept + 1
+        # A change to a turn that was dropped would otherwise stay for ever.
+        context.turns.update({n: turn for n, turn in turns.items() if n >= oldest})
+        context.turns.pop(oldest - 1, None)
+
+
+def _count_start(context: _Context, request_id: str, attempt: str) -> int:
+    start = context.start
+    if start is None or start.request_id != request_id:
+        start = context.start = _Start(request_id, attempt, 1)
+    elif start.attempt != attempt:
+        start.attempt = attempt
+        start.count += 1
+    return start.count

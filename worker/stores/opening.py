@@ -1,0 +1,19 @@
+"""Chooses the context store for the settings. Imports the client library only where it is needed."""
+
+from urllib.parse import urlsplit
+
+from worker.settings import Settings
+from worker.stores import ContextStore, Retention
+
+
+def open_store(settings: Settings) -> ContextStore:
+    """A store object for `settings.redis_url`; nothing is connected yet."""
+    retention = Retention(settings.outbox, settings.max_turns, settings.context_ttl)
+    url = settings.redis_url.get_secret_value()
+    if urlsplit(url).scheme == "memory":
+        from worker.stores.memory import MemoryStore
+
+        return MemoryStore(retention)
+    from worker.stores.redis import RedisStore
+
+    return RedisStore(url, settings.namespace, retention, timeout=settings.redis_timeout)

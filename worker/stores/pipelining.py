@@ -1,0 +1,158 @@
+"""Calls to Redis made in the same tick of the event loop travel together: one pipeline, one write, one connection.
+
+While all connections are busy, calls wait and then go together too, so load makes pipelines longer, not more numerous.
+An error reply or a cancelled caller never touches the other calls of a pipeline; a lost connection fails them all.
+Nothing is sent twice but what Redis answered with NOSCRIPT, so did not run. `RedisStore` is the only caller.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
+
+from interfaces.errors import StoreUnavailable
+from worker.stores.redis_errors import store_error
+
+MAX_CALLS = 256
+"""Calls in one pipeline. Bounds the answers held in memory at once, and what one lost connection takes with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script, called by the SHA-1 that Redis knows it by."""
+
+    source: bytes
+    sha: bytes
+
+    @classmethod
+    def named(cls, name: str) -> "Script":
+        """The script `scripts/{name}.lua` of this package."""
+        source = files("worker.stores").joinpath("scripts", f"{name}.lua").read_bytes()
+        return cls(source, sha1(source, usedforsecurity=False).hexdigest().encode())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Call:
+    words: tuple[bytes, ...]
+    script: Script | None
+    answer: asyncio.Future[Any]
+
+    def resolve(self, answer: object) -> None:
+        if not self.answer.done():
+            self.answer.set_result(answer)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+class TickPipeline:
+    """Sends commands over at most `connections` connections of `client`, those of one tick together and in order."""
+
+    def __init__(self, client: Redis, connections: int) -> None:
+        self._client = client
+        self._connections = connections
+        self._waiting: deque[_Call] = deque()
+        self._exchanges: set[asyncio.Task[None]] = set()
+        self._flush_is_due = False
+        self._closed = False
+
+    async def script(self, script: Script, key: bytes, *arguments: bytes) -> Any:
+        """Run `script` on its one key; the answer as Redis gave it. Raises what `store_error` makes of a failure."""
+        return await self._call((b"EVALSHA", script.sha, b"1", key, *arguments), script)
+
+    async def command(self, *words: bytes) -> Any:
+        """Run one command; the answer as Redis gave it. Raises what `store_error` makes of a failure."""
+        return await self._call(words, None)
+
+    async def close(self) -> None:
+        """Give up the calls not yet answered (`StoreUnavailable`) and take no more. Never raises, may be repeated."""
+        self._closed = True
+        while self._waiting:
+            self._waiting.popleft().fail(_closed())
+        for exchange in self._exchanges:
+            exchange.cancel()
+        await asyncio.gather(*self._exchanges, return_exceptions=True)
+
+    async def _call(self, words: tuple[bytes, ...], script: Script | None) -> Any:
+        if self._closed:
+            raise _closed()
+        loop = asyncio.get_running_loop()
+        call = _Call(words, script, loop.create_future())
+        self._waiting.append(call)
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            loop.call_soon(self._flush)
+        # Failures arrive as values, for one may belong to many calls: raising the same exception object in many tasks
+        # would mix their tracebacks.
+        answer = await call.answer
+        if isinstance(answer, Exception):
+            raise store_error(answer) from answer
+        return answer
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        while self._waiting and len(self._exchanges) < self._connections:
+            if batch := self._next_batch():
+                exchange = asyncio.create_task(self._exchange(batch))
+                self._exchanges.add(exchange)
+                exchange.add_done_callback(partial(self._finish, batch))
+
+    def _next_batch(self) -> list[_Call]:
+        batch: list[_Call] = []
+        while self._waiting and len(batch) < MAX_CALLS:
+            call = self._waiting.popleft()
+            if not call.answer.done():  # else its caller was cancelled before anything was sent
+                batch.append(call)
+        return batch
+
+    def _finish(self, batch: Sequence[_Call], exchange: asyncio.Task[None]) -> None:
+        self._exchanges.discard(exchange)
+        failure = _closed() if exchange.cancelled() else exchange.exception()
+        if failure is not None:
+            for call in batch:
+                call.fail(failure)
+        self._flush()
+
+    async def _exchange(self, batch: Sequence[_Call]) -> None:
+        try:
+            answers = await self._send([call.words for call in batch])
+            unknown: list[_Call] = []
+            for call, answer in zip(batch, answers, strict=True):
+                if isinstance(answer, NoScriptError):
+                    unknown.append(call)
+                else:
+                    call.resolve(answer)
+            if unknown:
+                await self._send_with_scripts(unknown)
+            if any(isinstance(answer, ReadOnlyError) for answer in answers):
+                # A primary demoted by a failover answers READONLY for as long as its connections live.
+                await self._client.connection_pool.disconnect(inuse_connections=False)
+        except (RedisError, OSError) as error:
+            for call in batch:
+                call.resolve(error)
+
+    async def _send_with_scripts(self, calls: Sequence[_Call]) -> None:
+        # SCRIPT LOAD rather than EVAL: Redis 7.4 and later may evict scripts that came by EVAL.
+        scripts = {call.script for call in calls if call.script is not None}
+        loads = [(b"SCRIPT", b"LOAD", script.source) for script in scripts]
+        answers = await self._send([*loads, *(call.words for call in calls)])
+        for call, answer in zip(calls, answers[len(loads) :], strict=True):
+            call.resolve(answer)
+
+    async def _send(self, commands: Sequence[tuple[bytes, ...]]) -> list[Any]:
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for words in commands:
+                pipeline.execute_command(*words)
+            return await pipeline.execute(raise_on_error=False)
+
+
+def _closed() -> StoreUnavailable:
+    return StoreUnavailable("the connection to Redis was closed by this process")

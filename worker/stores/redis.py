@@ -1,0 +1,154 @@
+"""Contexts in Redis: one hash for each context, one script call to load it and one to commit a turn to it.
+
+Every script may be repeated after a lost answer, so every failure is simply reported and nothing is retried here. The
+fields read are named exactly: what a turn costs never depends on the length of its dialog (docs/decisions/0004).
+The worker and the operator's commands use it through `ContextStore`.
+
+    v version   m main   e epoch noted            t:<turn> turn        t0 oldest turn kept
+    r, a, s     request started, its attempt,     d:<turn> request id  o0 oldest reply kept
+                how often                         o:<turn> reply       i:<request id> turn
+"""
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from interfaces.errors import StoreRefused, TurnAbandoned, VersionConflict
+from worker.stores import Loaded, Retention, Turn
+from worker.stores.pipelining import Script, TickPipeline
+from worker.stores.redis_errors import store_error
+
+CONNECTIONS = 4
+"""Connections of one store: while one pipeline is being answered, the next ones can already travel."""
+
+HEALTH_CHECK_SECONDS = 30
+"""A connection idle for longer is tried with a PING before use."""
+
+OLDEST_VERSION = (7, 0)
+"""First version in which a script is refused for lack of memory before its first write, not halfway through."""
+
+_LOAD = Script.named("load")
+_COMMIT = Script.named("commit")
+_FORGET_START = Script.named("forget_start")
+_PEEK = Script.named("peek")
+_DELETE = Script.named("delete")
+_CLAIM = Script.named("claim")
+
+_UNSAFE = re.compile(r"[%{}\x00-\x1f\x7f]")
+
+
+def escape(text: str) -> str:
+    """`text` with `%`, braces and control characters percent-encoded: readable, and different for different texts."""
+    return _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", text)
+
+
+class RedisStore:
+    """A `ContextStore` in one Redis (or Valkey) server of version 7.0 or later.
+
+    `timeout` (seconds) bounds connecting, each answer, and the wait for a free connection.
+    """
+
+    def __init__(self, url: str, namespace: str, retention: Retention, *, timeout: float = 5.0) -> None:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS,
+            timeout=timeout,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            socket_keepalive=True,
+            health_check_interval=HEALTH_CHECK_SECONDS,
+            # Else redis-py may repeat commands by itself. Ours may be repeated, but that is the caller's decision.
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=False,
+            protocol=2,
+        )
+        self._client = Redis.from_pool(pool)
+        self._pipeline = TickPipeline(self._client, CONNECTIONS)
+        self._namespace = escape(namespace)
+        self._retention = retention
+        self._ttl = b"%d" % retention.ttl_seconds
+
+    async def open(self) -> None:
+        """Connect, check the version, and let Redis know the scripts. Raises `StoreRefused` or `StoreUnavailable`."""
+        try:
+            await self._client.ping()
+            info: dict[str, Any] = await self._client.info("server")
+            for script in (_LOAD, _COMMIT, _FORGET_START, _PEEK, _DELETE, _CLAIM):
+                await self._client.script_load(script.source)
+        except (RedisError, OSError) as error:
+            raise store_error(error) from error
+        # Valkey reports here the version of Redis that it is compatible with.
+        version = str(info.get("redis_version", "0"))
+        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_VERSION:
+            raise StoreRefused(f"Redis is version {version}; 7.0 or later is needed")
+
+    async def close(self) -> None:
+        """Give up calls not yet answered and close all connections. Never raises, may be repeated."""
+        await self._pipeline.close()
+        with suppress(RedisError, OSError):
+            await self._client.aclose()
+
+    async def claim(self) -> int:
+        """A new epoch: one more than the last one given, or Redis' clock in microseconds where that is higher."""
+        # The key may expire like all others: the clock alone still gives a higher number, unless it was set back since.
+        return int(await self._pipeline.script(_CLAIM, f"{self._namespace}:epoch".encode(), self._ttl))
+
+    async def load(self, ctx_id: str, request_id: str, *, epoch: int, attempt: str, history: int) -> Loaded:
+        """See `ContextStore.load`. One script call."""
+        arguments = (request_id.encode(), b"%016d" % epoch, attempt.encode(), b"%d" % history, self._ttl)
+        answer = await self._pipeline.script(_LOAD, self.key(ctx_id), *arguments)
+        if answer[0] == b"abandoned":
+            raise TurnAbandoned(f"the context was taken over: it has seen epoch {int(answer[1])}, this one is {epoch}")
+        _, version, main, reply, starts, turns = answer
+        return Loaded(int(version), main, _numbered(turns, int(version)), reply, starts)
+
+    async def commit(self, turn: Turn) -> bytes:
+        """See `ContextStore.commit`. One script call."""
+        retention = self._retention
+        arguments = [turn.request_id.encode(), b"%012d" % turn.version, turn.main, turn.reply, self._ttl]
+        arguments += [b"%d" % retention.outbox, b"%d" % (retention.max_turns or 0)]
+        for turn_id, content in turn.turns.items():
+            arguments += [b"%012d" % turn_id, content]
+        answer = await self._pipeline.script(_COMMIT, self.key(turn.ctx_id), *arguments)
+        if answer[0] == b"conflict":
+            raise VersionConflict(f"loaded at version {turn.version}, now at version {int(answer[1])}")
+        reply: bytes = turn.reply if answer[0] == b"ok" else answer[1]
+        return reply
+
+    async def forget_start(self, ctx_id: str, request_id: str) -> None:
+        """See `ContextStore.forget_start`."""
+        await self._pipeline.script(_FORGET_START, self.key(ctx_id), request_id.encode())
+
+    async def peek(self, ctx_id: str, history: int) -> Loaded | None:
+        """See `ContextStore.peek`."""
+        answer = await self._pipeline.script(_PEEK, self.key(ctx_id), b"%d" % history)
+        if answer is None:
+            return None
+        version, main, starts, turns = answer
+        return Loaded(version, main, _numbered(turns, version), None, starts)
+
+    async def read_turns(self, ctx_id: str, turn_ids: Sequence[int]) -> dict[int, bytes]:
+        """See `ContextStore.read_turns`."""
+        if not turn_ids:
+            return {}
+        values = await self._pipeline.command(b"HMGET", self.key(ctx_id), *(b"t:%d" % turn_id for turn_id in turn_ids))
+        return {turn_id: value for turn_id, value in zip(turn_ids, values, strict=True) if value is not None}
+
+    async def delete(self, ctx_id: str) -> bool:
+        """See `ContextStore.delete`. Repeated after a lost answer it says False."""
+        return bool(await self._pipeline.script(_DELETE, self.key(ctx_id)))
+
+    def key(self, ctx_id: str) -> bytes:
+        """The one key of a context. The id in braces is what Redis Cluster places it by."""
+        return f"{self._namespace}:ctx:{{{escape(ctx_id)}}}".encode()
+
+
+def _numbered(turns: Sequence[bytes | None], last: int) -> dict[int, bytes]:
+    """The turns up to number `last` under their numbers, the missing ones left out."""
+    return {n: turn for n, turn in enumerate(turns, start=last - len(turns) + 1) if turn is not None}

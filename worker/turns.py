@@ -1,0 +1,206 @@
+"""The turn: load, run, commit. What makes a request change its context exactly once.
+
+A turn that was committed before is not run again: its stored reply goes out as it is. Nothing outside Redis can be
+undone, so a handler that has other effects gets the request's id as an idempotency key (`Context.request_id`).
+Publishing and acknowledging come after, in `interfaces.settling`; the order of all five is the promise
+(docs/decisions/0002).
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
+from typing import Any, TypeVar
+from uuid import uuid4
+from weakref import WeakKeyDictionary
+
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from interfaces.brokers import Channel
+from interfaces.context import Context, TurnRecord
+from interfaces.envelope import Request, decode_body, encode_reply
+from interfaces.errors import Reason, RequestRejected, StoreUnavailable, SwitchboardError, VersionConflict
+from interfaces.messages import Message
+from worker import records
+from worker.apps import App, HandlerApp
+from worker.settings import Settings
+from worker.stores import ContextStore, Loaded, Turn
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+STORE_WAIT = wait_random_exponential(multiplier=0.05, max=5)
+
+
+class TurnRunner:
+    """A pipeline runner (the seed's `PipelineRunnerFunction`) whose turns are committed exactly once.
+
+    `current(ctx_id)` gives the request that the context is in a turn for.
+    """
+
+    def __init__(
+        self, app: App, store: ContextStore, settings: Settings, current: Callable[[Hashable], Request]
+    ) -> None:
+        self._app = app
+        self._store = store
+        self._settings = settings
+        self._current = current
+        self._process = uuid4().hex[:12]
+        self._turns = count(1)
+        self._epochs: WeakKeyDictionary[Channel, asyncio.Future[int]] = WeakKeyDictionary()
+        self._given_up: list[Request] = []
+        self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="handler")
+
+    async def __call__(
+        self, message: Message, ctx_id: Hashable | None = None, update_ctx_misc: dict[str, Any] | None = None
+    ) -> Context:
+        """Take the request that `ctx_id` is in through its turn; the context carries the committed reply.
+
+        Raises `RequestRejected` for the dead letters and `TurnAbandoned` where another worker owns the context now.
+        """
+        request = self._current(ctx_id if ctx_id is not None else "")
+        epoch = await self._epoch(request.delivery.channel)
+        attempt = f"{self._process}.{next(self._turns)}"
+        while True:
+            loaded = await self._load(request, epoch, attempt)
+            if loaded.reply is not None:
+                logger.info("request %r was committed before: its reply goes out again", request.request_id)
+                return Context.answered(request.ctx_id, loaded.reply, turn=loaded.version)
+            try:
+                return await self._run_and_commit(request, loaded)
+            except VersionConflict as conflict:
+                # Another worker still had the shard's earlier deliveries. Decide anew on what it left.
+                logger.warning("turn of request %r was overtaken: %s", request.request_id, conflict)
+            except asyncio.CancelledError:
+                self._given_up.append(request)
+                raise
+            except RequestRejected:
+                await _while_store_is_away(self._store.forget_start, request.ctx_id, request.request_id)
+                raise
+
+    async def close(self) -> None:
+        """Let go of what turns that were given up left behind: their counted starts, and threads that never return."""
+        for request in self._given_up:
+            # Not finished, but no crash either. Where the store does not answer, one start too many is counted.
+            with suppress(StoreUnavailable):
+                await self._store.forget_start(request.ctx_id, request.request_id)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _epoch(self, channel: Channel) -> int:
+        """This worker's epoch for what `channel` delivers, claimed at its first delivery.
+
+        Not when the channel opens: a waiting consumer may be promoted hours later, and its epoch must be higher than
+        the one of the consumer it follows.
+        """
+        if channel not in self._epochs:
+            self._epochs[channel] = asyncio.ensure_future(_while_store_is_away(self._store.claim))
+        return await asyncio.shield(self._epochs[channel])
+
+    async def _load(self, request: Request, epoch: int, attempt: str) -> Loaded:
+        async def load() -> Loaded:
+            return await self._store.load(
+                request.ctx_id, request.request_id, epoch=epoch, attempt=attempt, history=self._settings.history
+            )
+
+        loaded = await _while_store_is_away(load)
+        if loaded.reply is None and loaded.starts > self._settings.crash_limit:
+            raise RequestRejected(
+                Reason.CRASHES_WORKER,
+                "the bot could not finish this message",
+                internal=f"its turn was started {loaded.starts - 1} times and never finished",
+                attempts=loaded.starts - 1,
+            )
+        return loaded
+
+    async def _run_and_commit(self, request: Request, loaded: Loaded) -> Context:
+        context = await self._run_with_retries(request, loaded)
+        turn_id = context.current_turn_id
+        reply = encode_reply(request, context.responses.get(turn_id), context.misc, turn_id)
+        try:
+            main, record = records.write_main(context), records.write_turn(context, turn_id)
+        except ValueError as error:
+            detail = "the dialog's data cannot be stored"
+            raise RequestRejected(Reason.REPLY_INVALID, detail, internal=str(error)) from error
+        turn = Turn(request.ctx_id, request.request_id, loaded.version, main, {turn_id: record}, reply)
+        context.commit(await _while_store_is_away(self._store.commit, turn))
+        return context
+
+    async def _run_with_retries(self, request: Request, loaded: Loaded) -> Context:
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._settings.attempts),
+            wait=wait_random_exponential(multiplier=self._settings.retry_wait, max=30),
+            retry=retry_if_exception(_is_the_bots_fault),
+            before_sleep=_log_failure,
+            reraise=True,
+        )
+        message, misc = request.message, request.update_ctx_misc
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    if attempt.retry_state.attempt_number > 1:
+                        # The bot may have changed what it was given before it failed: take it from the wire again.
+                        body = decode_body(request.delivery.body)
+                        message, misc = body.message, body.update_ctx_misc
+                    context = await self._run_once(request, message, misc, loaded)
+        except SwitchboardError:
+            raise
+        except Exception as error:
+            logger.exception("the bot failed on request %r", request.request_id)
+            raise RequestRejected(
+                Reason.HANDLER_FAILED, "the bot failed", internal=repr(error), attempts=self._settings.attempts
+            ) from error
+        return context
+
+    async def _run_once(
+        self, request: Request, message: Message, update_ctx_misc: dict[str, Any] | None, loaded: Loaded
+    ) -> Context:
+        context = records.read_context(request.ctx_id, loaded.version, loaded.main, loaded.turns)
+        context.connect(request.request_id, self._turn_loader(request.ctx_id))
+        context.misc.update(update_ctx_misc or {})
+        turn_id = loaded.version + 1
+        context.current_turn_id = turn_id
+        context.requests[turn_id] = message
+        if isinstance(self._app, HandlerApp):
+            response = await self._app.answer(context, self._threads)
+        else:
+            ran = await self._app.run(message, request.ctx_id, update_ctx_misc)
+            response, context.misc = ran.last_response, dict(ran.misc)
+        if response is not None:
+            context.responses[turn_id] = response
+        return context
+
+    def _turn_loader(self, ctx_id: str) -> Callable[[Sequence[int]], Awaitable[Mapping[int, TurnRecord]]]:
+        async def load(turn_ids: Sequence[int]) -> dict[int, TurnRecord]:
+            stored = await _while_store_is_away(self._store.read_turns, ctx_id, turn_ids)
+            return {number: records.read_turn(turn) for number, turn in stored.items()}
+
+        return load
+
+
+async def _while_store_is_away(call: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """Repeat a call until the store answers. Every store call may be repeated; none of this counts as an attempt."""
+    retrying = AsyncRetrying(retry=retry_if_exception_type(StoreUnavailable), wait=STORE_WAIT, before_sleep=_log_outage)
+    return await retrying(call, *args)
+
+
+def _log_outage(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    logger.warning("store unavailable (attempt %d), trying again: %s", state.attempt_number, error)
+
+
+def _is_the_bots_fault(error: BaseException) -> bool:
+    return isinstance(error, Exception) and not isinstance(error, SwitchboardError)
+
+
+def _log_failure(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    logger.warning("the bot failed (attempt %d), running the turn again: %r", state.attempt_number, error)
