@@ -55,7 +55,7 @@ class CLIMessengerInterface(PollingMessengerInterface):
         self,
         pipeline_runner: PipelineRunnerFunction,
         loop: Callable[[], bool] = lambda: True,
-        timeout: float = 0,  # noqa: ASYNC109 - the seed's name for a pause
+        timeout: float = 0,
     ) -> None:
         """Begin a new dialog and go on until the input ends, `loop()` is False, or it is cancelled."""
         self._ctx_id = str(uuid4())

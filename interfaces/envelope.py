@@ -5,7 +5,6 @@ past `decode_request`. A reply is encoded once and published as those bytes, how
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
 from interfaces.brokers import Delivery, Outgoing, Properties
+from interfaces.data_model import json_object
 from interfaces.errors import MisuseError, Reason, RequestRejected
 from interfaces.messages import Message
 from interfaces.topology import Topology, slot
@@ -100,16 +100,17 @@ def encode_request(
     reply_to: str | None = None,
 ) -> Outgoing:
     """A request ready to publish. Raises `MisuseError` where no worker would accept it."""
-    fields: dict[str, Any] = {"ctx_id": ctx_id, "message": message, "update_ctx_misc": update_ctx_misc}
-    body = RequestBody.model_construct(**fields).model_dump_json(exclude_none=True).encode()
-    if len(body) > MAX_BODY_BYTES:
-        raise MisuseError(
-            f"the request has {len(body)} bytes, the limit is {MAX_BODY_BYTES}: send content by reference"
-        )
+    fields: dict[str, Any] = {"version": VERSION, "ctx_id": ctx_id}
     try:
+        fields["message"] = message.model_dump(mode="json")
+        if update_ctx_misc:
+            fields["update_ctx_misc"] = json_object(update_ctx_misc)
+        body = to_json(fields)
         decode_body(body)
     except RequestRejected as error:
         raise MisuseError(f"this message cannot travel: {error.detail}") from error
+    except ValueError as error:
+        raise MisuseError(f"this message cannot travel: {error}") from error
     properties = Properties(
         content_type=JSON,
         delivery_mode=PERSISTENT,
@@ -215,13 +216,13 @@ def reply_id(ctx_id: str | None, request_id: str | None) -> str:
     return str(uuid5(REPLY_IDS, f"{ctx_id}\0{request_id}"))
 
 
-def encode_reply(request: Request, response: Message | None, misc: Mapping[str, Any], turn: int) -> bytes:
+def encode_reply(request: Request, response: Message | None, misc: dict[str, Any], turn: int) -> bytes:
     """Body of the reply to `request`. Raises `RequestRejected(reply-invalid)` where it cannot travel."""
     try:
-        message = None if response is None else response.model_dump(mode="json", exclude_none=True)
+        message = None if response is None else response.model_dump(mode="json")
         refuse_unsafe(message)
         body = _reply_body(request.ctx_id, request.request_id, turn, "ok", message)
-        encoded = to_json(body | {"misc": misc} if misc else body)
+        encoded = to_json(body | {"misc": json_object(misc)} if misc else body)
     except RequestRejected as error:
         raise RequestRejected(Reason.REPLY_INVALID, "the bot's answer cannot be sent", internal=error.detail) from error
     except ValueError as error:

@@ -37,6 +37,7 @@ class Replies:
     def __init__(self, broker: Broker, topology: Topology, queue: str | None, interface: str | None) -> None:
         self._broker = broker
         self._queue = topology.reply_prefix + (queue or str(uuid4()))
+        self._is_kept = queue is not None
         self._life = NAMED_QUEUE_LIFE if queue else PRIVATE_QUEUE_LIFE
         self._binding = (topology.replies_exchange, f"{interface}.#" if interface else "#")
         self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()
@@ -98,4 +99,4 @@ class Replies:
             await taken.channel.ack(taken)
 
     async def _declare(self) -> None:
-        await self._broker.declare_reply_queue(self._queue, self._life, [self._binding])
+        await self._broker.declare_reply_queue(self._queue, self._life, [self._binding], replicated=self._is_kept)

@@ -7,6 +7,10 @@ A context's slot never changes, and the binding of a slot is explicit, so a brok
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+
+Arguments = Mapping[str, str | int | bool]
+"""A queue's `x-` arguments."""
 
 SLOTS = 1024
 """Number of hash classes of context ids. Part of the wire contract: publishers in other languages compute the slot."""
@@ -25,6 +29,18 @@ DEFAULT_MAX_LENGTH = 1_000_000
 def slot(ctx_id: str) -> int:
     """Slot of a context: CRC-32 (IEEE) of the id's UTF-8 bytes, modulo 1024."""
     return zlib.crc32(ctx_id.encode()) % SLOTS
+
+
+def reply_queue_arguments(expires: timedelta, *, replicated: bool) -> Arguments:
+    """Arguments of a queue for replies, which the broker drops after `expires` without a consumer.
+
+    One client's own queue is a classic one: its replies can be asked for again, a confirm is faster, and on RabbitMQ
+    3.10 a quorum queue that expires while somebody publishes to it costs the publisher its connection.
+    """
+    expiry: Arguments = {"x-expires": expires // timedelta(milliseconds=1)}
+    if replicated:
+        return {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT, **expiry}
+    return {"x-queue-type": "classic", **expiry}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +86,7 @@ class Topology:
         return self.shard_queue(slot_number % self.shards)
 
     @property
-    def shard_arguments(self) -> Mapping[str, str | int | bool]:
+    def shard_arguments(self) -> Arguments:
         """Arguments of a request queue: replicated, in order, bounded, nothing dropped."""
         return {
             "x-queue-type": "quorum",
@@ -84,6 +100,6 @@ class Topology:
         }
 
     @property
-    def dead_arguments(self) -> Mapping[str, str | int | bool]:
+    def dead_arguments(self) -> Arguments:
         """Arguments of the dead-letter queue: replicated, unbounded, never expiring."""
         return {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}

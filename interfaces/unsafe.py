@@ -6,9 +6,9 @@ while it validates, and its attachments read any local path (docs/decisions/0006
 
 from typing import Any, Final
 
+from interfaces.data_model import PICKLED_FIELDS
 from interfaces.errors import Reason, RequestRejected
 
-PICKLED_FIELDS: Final = "__pickled_extra_fields__"
 URL_SCHEMES: Final = ("http://", "https://")
 
 

@@ -5,16 +5,15 @@ A *handler* takes a context and gives the answer; the worker keeps its context. 
 context id and keeps its contexts itself.
 """
 
-import asyncio
 import importlib
 import inspect
 import sys
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from interfaces.blocking import run_in_daemon_thread
 from interfaces.context import Context
 from interfaces.errors import AppInvalid
 from interfaces.messages import Message
@@ -32,12 +31,12 @@ class HandlerApp:
     function: Handler
     is_async: bool
 
-    async def answer(self, context: Context, threads: Executor) -> Message | None:
+    async def answer(self, context: Context) -> Message | None:
         """Run the handler. Raises what it raises, and `TypeError` where the answer is no answer."""
         if self.is_async:
             answer: Any = await self.function(context)  # type: ignore[misc]  # is_async says that it is awaitable
         else:
-            answer = await asyncio.get_running_loop().run_in_executor(threads, self.function, context)
+            answer = await run_in_daemon_thread(self.function, context)
         if answer is None or isinstance(answer, Message):
             return answer
         if isinstance(answer, str):

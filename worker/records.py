@@ -5,11 +5,12 @@ The layout carries a number, so that a later version can read an earlier one's c
 
 from collections.abc import Mapping
 from time import time_ns
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from interfaces.context import Context, TurnRecord
+from interfaces.data_model import JsonObject
 from interfaces.envelope import first_fault
 from interfaces.errors import Reason, RequestRejected
 
@@ -24,8 +25,8 @@ class MainRecord(BaseModel):
     layout: int = Field(default=LAYOUT, ge=LAYOUT, le=LAYOUT)
     created_at: int
     updated_at: int
-    misc: dict[str, Any] = Field(default_factory=dict)
-    framework_data: dict[str, Any] = Field(default_factory=dict)
+    misc: JsonObject = Field(default_factory=dict)
+    framework_data: JsonObject = Field(default_factory=dict)
 
 
 def read_context(ctx_id: str, version: int, main: bytes | None, turns: Mapping[int, bytes]) -> Context:
@@ -76,7 +77,7 @@ def write_turn(context: Context, turn_id: int) -> bytes:
         response=context.responses.get(turn_id),
         label=context.labels.get(turn_id),
     )
-    return record.model_dump_json(exclude_none=True).encode()
+    return record.model_dump_json().encode()
 
 
 def _new_main() -> MainRecord:

@@ -9,7 +9,6 @@ Publishing and acknowledging come after, in `interfaces.settling`; the order of 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
 from typing import Any, TypeVar
@@ -58,7 +57,6 @@ class TurnRunner:
         self._turns = count(1)
         self._epochs: WeakKeyDictionary[Channel, asyncio.Future[int]] = WeakKeyDictionary()
         self._given_up: list[Request] = []
-        self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="handler")
 
     async def __call__(
         self, message: Message, ctx_id: Hashable | None = None, update_ctx_misc: dict[str, Any] | None = None
@@ -88,12 +86,11 @@ class TurnRunner:
                 raise
 
     async def close(self) -> None:
-        """Let go of what turns that were given up left behind: their counted starts, and threads that never return."""
+        """Take back the counted starts of turns that were given up."""
         for request in self._given_up:
             # Not finished, but no crash either. Where the store does not answer, one start too many is counted.
             with suppress(StoreUnavailable):
                 await self._store.forget_start(request.ctx_id, request.request_id)
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _epoch(self, channel: Channel) -> int:
         """This worker's epoch for what `channel` delivers, claimed at its first delivery.
@@ -170,7 +167,7 @@ class TurnRunner:
         context.current_turn_id = turn_id
         context.requests[turn_id] = message
         if isinstance(self._app, HandlerApp):
-            response = await self._app.answer(context, self._threads)
+            response = await self._app.answer(context)
         else:
             ran = await self._app.run(message, request.ctx_id, update_ctx_misc)
             response, context.misc = ran.last_response, dict(ran.misc)

@@ -87,6 +87,7 @@ class QueueState:
     messages: int
     """Messages ready for delivery, unacknowledged ones not counted."""
     consumers: int
+    """Where the queue has a single active consumer, RabbitMQ counts that one and not those that wait."""
 
 
 class Broker(Protocol):
@@ -110,22 +111,23 @@ class Broker(Protocol):
         Messages published one after the other by one caller arrive in that order.
         """
 
-    async def consume(
-        self, queue: str, prefetch: int, deliver: Callable[[Delivery], None], *, single: bool = False
-    ) -> Channel:
+    async def consume(self, queue: str, prefetch: int, deliver: Callable[[Delivery], None]) -> Channel:
         """Consume `queue` on a new channel with at most `prefetch` unacknowledged deliveries.
 
-        `deliver` is called in delivery order, must not block and must not raise. `single` asks the broker to refuse a
-        second consumer (an exclusive one). Raises `BrokerUnavailable` where the queue is missing.
+        `deliver` is called in delivery order, must not block and must not raise.
+        Raises `BrokerUnavailable` where the queue is missing.
         """
 
     async def queue_state(self, queue: str) -> QueueState | None:
         """State of `queue`, `None` where it does not exist."""
 
     async def declare_reply_queue(
-        self, name: str, expires: timedelta, bindings: Sequence[tuple[str, str]] = ()
+        self, name: str, expires: timedelta, bindings: Sequence[tuple[str, str]] = (), *, replicated: bool = False
     ) -> None:
-        """Declare a durable queue, bound to each (exchange, key), that goes after `expires` without a consumer."""
+        """Declare a durable queue, bound to each (exchange, key), that goes after `expires` without a consumer.
+
+        `replicated` keeps what is in it when a broker node is lost, at the price of a slower confirm.
+        """
 
     async def delete_queue(self, name: str) -> None:
         """Delete a queue with what it holds; nothing happens where it does not exist."""

@@ -6,17 +6,16 @@ bound to two queues, which would deliver every request twice and out of order.
 """
 
 import asyncio
+from collections.abc import Sequence
 
-import aio_pika
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel
-from aiormq.abc import ArgumentsType as Arguments
 from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp import commands
 
 from interfaces.brokers.mapping import amqp_errors
 from interfaces.errors import BrokerRefused
-from interfaces.topology import SLOTS, Topology
+from interfaces.topology import SLOTS, Arguments, Topology
 
 OLDEST_RABBITMQ = (3, 10)
 """First version with at-least-once dead-lettering and a delivery limit that keeps messages at the head."""
@@ -40,7 +39,8 @@ def check_version(connection: AbstractConnection) -> str:
 
 async def raw_channel(connection: AbstractConnection, *, confirms: bool = False) -> AbstractChannel:
     """A new channel of the connection, as aiormq's own object: aio-pika's messages change properties on the way."""
-    channel = connection.channel(publisher_confirms=confirms)
+    # `on_return_raises` is not the library's default: without it a returned message counts as a confirmed one.
+    channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
     await channel.initialize()
     return await channel.get_underlay_channel()
 
@@ -108,15 +108,14 @@ async def _bind_slots(connection: AbstractConnection, topology: Topology) -> Non
 
 
 async def declare_reply_queue(
-    connection: aio_pika.abc.AbstractConnection, name: str, expires_ms: int, bindings: list[tuple[str, str]]
+    connection: AbstractConnection, name: str, arguments: Arguments, bindings: Sequence[tuple[str, str]]
 ) -> None:
-    """Declare a replicated queue for replies that goes when nobody has consumed it for `expires_ms` milliseconds."""
-    channel = await raw_channel(connection)
-    try:
-        with amqp_errors(f"declaring queue {name!r}"):
-            arguments: Arguments = {"x-queue-type": "quorum", "x-expires": expires_ms}
-            await channel.queue_declare(name, durable=True, arguments=arguments)
+    """Declare a durable queue for replies, bound to each (exchange, routing key)."""
+    with amqp_errors(f"declaring queue {name!r}"):
+        channel = await raw_channel(connection)
+        try:
+            await channel.queue_declare(name, durable=True, arguments=dict(arguments))
             for exchange, key in bindings:
                 await channel.queue_bind(name, exchange=exchange, routing_key=key)
-    finally:
-        await channel.close()
+        finally:
+            await channel.close()

@@ -15,7 +15,7 @@ from typing import Literal
 from interfaces.brokers import Channel, Delivery, Outgoing, QueueState
 from interfaces.brokers.memory_queue import Arguments, MemoryChannel, MemoryQueue
 from interfaces.errors import BrokerRefused, BrokerUnavailable, PublishNacked, Unroutable
-from interfaces.topology import SLOTS, Topology
+from interfaces.topology import SLOTS, Topology, reply_queue_arguments
 
 ExchangeKind = Literal["direct", "topic", "fanout"]
 
@@ -198,14 +198,12 @@ class MemoryBroker:
         # would never let the consumers run.
         await asyncio.sleep(0)
 
-    async def consume(
-        self, queue: str, prefetch: int, deliver: Callable[[Delivery], None], *, single: bool = False
-    ) -> Channel:
+    async def consume(self, queue: str, prefetch: int, deliver: Callable[[Delivery], None]) -> Channel:
         """Consume `queue` on a channel of its own."""
         found = self._connected().find_queue(queue)
         if found is None:
             raise BrokerUnavailable(f"there is no queue {queue!r}")
-        channel = MemoryChannel(found, prefetch, deliver, single=single)
+        channel = MemoryChannel(found, prefetch, deliver)
         found.attach(channel)
         self._channels = [other for other in self._channels if other.is_open] + [channel]
         return channel
@@ -216,11 +214,11 @@ class MemoryBroker:
         return None if found is None else found.state
 
     async def declare_reply_queue(
-        self, name: str, expires: timedelta, bindings: Sequence[tuple[str, str]] = ()
+        self, name: str, expires: timedelta, bindings: Sequence[tuple[str, str]] = (), *, replicated: bool = False
     ) -> None:
         """Declare a reply queue and its bindings."""
         server = self._connected()
-        server.declare_queue(name, {"x-queue-type": "quorum", "x-expires": expires // timedelta(milliseconds=1)})
+        server.declare_queue(name, reply_queue_arguments(expires, replicated=replicated))
         for exchange, key in bindings:
             server.bind(name, exchange, key)
 

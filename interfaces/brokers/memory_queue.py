@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from interfaces.brokers import Delivery, Outgoing, Properties, QueueState
-from interfaces.errors import BrokerUnavailable
 
 Arguments = Mapping[str, str | int | bool]
 """A queue's `x-` arguments, as in `interfaces.topology`."""
@@ -33,10 +32,7 @@ class Entry:
 class MemoryChannel:
     """One consumer on one queue; see `interfaces.brokers.Channel`."""
 
-    def __init__(
-        self, queue: "MemoryQueue", prefetch: int, deliver: Callable[[Delivery], None], *, single: bool
-    ) -> None:
-        self.single = single
+    def __init__(self, queue: "MemoryQueue", prefetch: int, deliver: Callable[[Delivery], None]) -> None:
         self._queue = queue
         self._prefetch = prefetch
         self._deliver = deliver
@@ -147,9 +143,7 @@ class MemoryQueue:
         self.wake()
 
     def attach(self, channel: MemoryChannel) -> None:
-        """Let `channel` consume. Raises `BrokerUnavailable` where it, or one already there, is to be the only one."""
-        if self._channels and (channel.single or self._channels[0].single):
-            raise BrokerUnavailable(f"queue {self.name!r} is in exclusive use")
+        """Let `channel` consume, or wait to, where the queue has a single active consumer."""
         self._channels.append(channel)
         self._cancel_unused_timer()
         self.wake()

@@ -20,7 +20,7 @@ from interfaces.brokers import Channel, Delivery, Outgoing, QueueState, declare
 from interfaces.brokers.mapping import CONNECTION_LOST, amqp_errors
 from interfaces.brokers.properties import from_amqp, to_amqp
 from interfaces.errors import BrokerUnavailable, PublishTimeout
-from interfaces.topology import Topology
+from interfaces.topology import Topology, reply_queue_arguments
 
 HEARTBEAT_SECONDS = 10
 """Bounds how long a half-open connection goes unnoticed; the library's default of 60 s means minutes."""
@@ -199,9 +199,7 @@ class RabbitMQBroker:
         """Publish with a confirm; see `interfaces.brokers.Broker`."""
         await self._publisher.publish(message)
 
-    async def consume(
-        self, queue: str, prefetch: int, deliver: Callable[[Delivery], None], *, single: bool = False
-    ) -> Channel:
+    async def consume(self, queue: str, prefetch: int, deliver: Callable[[Delivery], None]) -> Channel:
         """Consume `queue` on a channel of its own."""
         connection = await self._consuming.get()
         with amqp_errors(f"consuming queue {queue!r}"):
@@ -213,7 +211,7 @@ class RabbitMQBroker:
 
             try:
                 await raw.basic_qos(prefetch_count=prefetch)
-                await raw.basic_consume(queue, on_message, exclusive=single)
+                await raw.basic_consume(queue, on_message)
             except CONNECTION_LOST:
                 await channel.close()
                 raise
@@ -227,11 +225,12 @@ class RabbitMQBroker:
         return None if found is None else QueueState(found.message_count or 0, found.consumer_count or 0)
 
     async def declare_reply_queue(
-        self, name: str, expires: timedelta, bindings: Sequence[tuple[str, str]] = ()
+        self, name: str, expires: timedelta, bindings: Sequence[tuple[str, str]] = (), *, replicated: bool = False
     ) -> None:
         """Declare a reply queue."""
         connection = await self._publishing.get()
-        await declare.declare_reply_queue(connection, name, int(expires.total_seconds() * 1000), list(bindings))
+        arguments = reply_queue_arguments(expires, replicated=replicated)
+        await declare.declare_reply_queue(connection, name, arguments, bindings)
 
     async def delete_queue(self, name: str) -> None:
         """Delete a queue; RabbitMQ answers the same where it does not exist."""

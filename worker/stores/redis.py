@@ -31,7 +31,7 @@ HEALTH_CHECK_SECONDS = 30
 """A connection idle for longer is tried with a PING before use."""
 
 OLDEST_VERSION = (7, 0)
-"""First version in which a script is refused for lack of memory before its first write, not halfway through."""
+"""Oldest version the scripts are tested with."""
 
 _LOAD = Script.named("load")
 _COMMIT = Script.named("commit")

@@ -1,0 +1,1 @@
+"""Example bots, runnable from the top of the repository."""

@@ -1,0 +1,318 @@
+"""The turn on the memory store, with the faults of a store and of a bot played at each step."""
+
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Hashable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from interfaces.brokers import Delivery, Properties
+from interfaces.context import Context
+from interfaces.envelope import Request, decode_request, encode_request
+from interfaces.errors import Reason, RequestRejected, StoreUnavailable, TurnAbandoned
+from interfaces.messages import Message
+from interfaces.topology import Topology
+from worker.apps import adapt
+from worker.records import MainRecord, read_turn
+from worker.settings import Settings
+from worker.stores import Loaded, Retention, Turn
+from worker.stores.memory import MemoryStore
+from worker.turns import TurnRunner
+
+
+class OpenChannel:
+    """A channel that stays open and takes every ack."""
+
+    queue = "requests"
+    is_open = True
+
+    async def wait_closed(self) -> None: ...
+
+    async def ack(self, delivery: Delivery) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class FaultyStore(MemoryStore):
+    """A memory store that fails where a test says."""
+
+    fail_before_commit = 0
+    fail_after_commit = 0
+    overtaken_by: Turn | None = None
+
+    async def commit(self, turn: Turn) -> bytes:
+        if self.fail_before_commit:
+            self.fail_before_commit -= 1
+            raise StoreUnavailable("away")
+        if self.overtaken_by is not None:
+            first, self.overtaken_by = self.overtaken_by, None
+            await super().commit(first)
+        reply = await super().commit(turn)
+        if self.fail_after_commit:
+            self.fail_after_commit -= 1
+            raise StoreUnavailable("the answer was lost")
+        return reply
+
+
+class Bench:
+    """A turn runner with its store, and requests made as they come from the wire."""
+
+    def __init__(self) -> None:
+        self.store = FaultyStore(Retention())
+        self.channel = OpenChannel()
+        self.settings = Settings(retry_wait=0, history=2)
+        self.requests: dict[str, Request] = {}
+        self.runners: list[TurnRunner] = []
+
+    def runner(self, bot: Any) -> TurnRunner:
+        runner = TurnRunner(adapt(bot), self.store, self.settings, self._current)
+        self.runners.append(runner)
+        return runner
+
+    async def turn(self, runner: TurnRunner, text: str, request_id: str, **more: Any) -> Context:
+        outgoing = encode_request(Topology(), Message(text), "ctx", request_id=request_id, **more)
+        delivery = Delivery(outgoing.body, outgoing.properties, "", outgoing.routing_key, False, 0, 1, self.channel)
+        self.requests["ctx"] = decode_request(delivery, Topology())
+        return await runner(self.requests["ctx"].message, "ctx", self.requests["ctx"].update_ctx_misc)
+
+    async def stored(self) -> Loaded:
+        found = await self.store.peek("ctx", 100)
+        assert found is not None
+        return found
+
+    async def misc(self) -> dict[str, Any]:
+        return MainRecord.model_validate_json((await self.stored()).main or b"").misc
+
+    def _current(self, ctx_id: Hashable) -> Request:
+        return self.requests[str(ctx_id)]
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench()
+    yield bench
+    for runner in bench.runners:
+        await runner.close()
+
+
+async def echo(ctx: Context) -> str:
+    ctx.misc["turns"] = ctx.misc.get("turns", 0) + 1
+    return f"you said {ctx.last_request.text}"
+
+
+def reply_of(context: Context) -> dict[str, Any]:
+    reply: dict[str, Any] = json.loads(context.committed_reply or b"")
+    return reply
+
+
+async def test_a_turn_commits_request_response_and_misc(bench: Bench) -> None:
+    context = await bench.turn(bench.runner(echo), "hello", "r1", update_ctx_misc={"language": "en"})
+    assert reply_of(context) == {
+        "version": 1,
+        "ctx_id": "ctx",
+        "request_id": "r1",
+        "turn": 1,
+        "status": "ok",
+        "message": {"text": "you said hello"},
+        "misc": {"language": "en", "turns": 1},
+    }
+    turn = read_turn((await bench.stored()).turns[1])
+    assert turn.request is not None
+    assert turn.response is not None
+    assert (turn.request.text, turn.response.text) == ("hello", "you said hello")
+
+
+async def test_a_committed_request_is_answered_again_without_running_the_bot(bench: Bench) -> None:
+    runner = bench.runner(echo)
+    first = await bench.turn(runner, "hello", "r1")
+    await bench.turn(runner, "and more", "r2")
+    again = await bench.turn(runner, "hello", "r1")
+    assert again.committed_reply == first.committed_reply
+    assert await bench.misc() == {"turns": 2}
+
+
+async def test_a_failed_attempt_leaves_nothing_behind_for_the_next(bench: Bench) -> None:
+    seen: list[dict[str, Any]] = []
+
+    async def flaky(ctx: Context) -> str:
+        seen.append({"misc": dict(ctx.misc), "text": ctx.last_request.text})
+        ctx.misc["given"]["list"].append("spoiled")
+        ctx.last_request.text = "spoiled"
+        if len(seen) < 3:
+            raise ValueError("not yet")
+        return "done"
+
+    await bench.turn(bench.runner(flaky), "hello", "r1", update_ctx_misc={"given": {"list": []}})
+    assert [entry["text"] for entry in seen] == ["hello"] * 3
+    assert (await bench.stored()).version == 1
+    assert (await bench.misc())["given"] == {"list": ["spoiled"]}  # by the attempt that was committed, once
+
+
+async def test_a_bot_that_keeps_failing_is_rejected_with_its_attempts_and_no_counted_start(bench: Bench) -> None:
+    async def broken(ctx: Context) -> str:
+        raise ValueError("secret inside")
+
+    with pytest.raises(RequestRejected) as rejected:
+        await bench.turn(bench.runner(broken), "hello", "r1")
+    assert rejected.value.reason is Reason.HANDLER_FAILED
+    assert rejected.value.attempts == bench.settings.attempts
+    assert "secret inside" not in rejected.value.detail
+    assert "secret inside" in (rejected.value.internal or "")
+    loaded = await bench.store.load("ctx", "r1", epoch=10**18, attempt="next", history=1)
+    assert loaded.starts == 1
+
+
+async def test_a_turn_started_too_often_without_an_end_is_rejected_as_crashing(bench: Bench) -> None:
+    for crash in range(bench.settings.crash_limit):
+        await bench.store.load("ctx", "r1", epoch=1, attempt=f"crashed {crash}", history=1)
+    ran = False
+
+    async def bot(ctx: Context) -> str:
+        nonlocal ran
+        ran = True
+        return ""
+
+    with pytest.raises(RequestRejected) as rejected:
+        await bench.turn(bench.runner(bot), "hello", "r1")
+    assert rejected.value.reason is Reason.CRASHES_WORKER
+    assert rejected.value.attempts == bench.settings.crash_limit
+    assert not ran
+
+
+@pytest.mark.parametrize("fault", ["fail_before_commit", "fail_after_commit"])
+async def test_a_commit_with_an_unknown_outcome_is_repeated_and_the_bot_runs_once(bench: Bench, fault: str) -> None:
+    setattr(bench.store, fault, 2)
+    runs = 0
+
+    async def bot(ctx: Context) -> str:
+        nonlocal runs
+        runs += 1
+        return "once"
+
+    context = await bench.turn(bench.runner(bot), "hello", "r1")
+    assert runs == 1
+    assert (await bench.stored()).version == 1
+    assert reply_of(context)["message"] == {"text": "once"}
+
+
+async def test_an_overtaken_turn_runs_again_on_what_the_other_writer_left(bench: Bench) -> None:
+    other = Turn("ctx", "other", 0, MainRecord(created_at=1, updated_at=1, misc={"turns": 10}).model_dump_json().encode(),
+                 {1: b"{}"}, b"{}")  # fmt: skip
+    bench.store.overtaken_by = other
+    context = await bench.turn(bench.runner(echo), "hello", "r1")
+    assert reply_of(context)["turn"] == 2
+    assert await bench.misc() == {"turns": 11}
+
+
+async def test_an_overtaken_turn_whose_request_the_other_writer_committed_takes_that_reply(bench: Bench) -> None:
+    runner = bench.runner(echo)
+    main = MainRecord(created_at=1, updated_at=1).model_dump_json().encode()
+    bench.store.overtaken_by = Turn("ctx", "r1", 0, main, {1: b"{}"}, b'{"from": "the other"}')
+    context = await bench.turn(runner, "hello", "r1")
+    assert context.committed_reply == b'{"from": "the other"}'
+    assert (await bench.stored()).version == 1
+
+
+async def test_a_worker_whose_channel_was_taken_over_gives_the_turn_up(bench: Bench) -> None:
+    runner = bench.runner(echo)
+    await bench.turn(runner, "hello", "r1")
+    await bench.store.load("ctx", "r9", epoch=await bench.store.claim(), attempt="new owner", history=1)
+    with pytest.raises(TurnAbandoned):
+        await bench.turn(runner, "more", "r2")
+    assert (await bench.stored()).version == 1
+
+
+async def test_no_answer_sends_no_message_and_not_the_one_before(bench: Bench) -> None:
+    async def silent_at_first(ctx: Context) -> str | None:
+        return None if ctx.current_turn_id == 2 else "loud"
+
+    runner = bench.runner(silent_at_first)
+    await bench.turn(runner, "one", "r1")
+    assert reply_of(await bench.turn(runner, "two", "r2"))["message"] is None
+
+
+async def test_a_plain_function_runs_in_a_thread_of_its_own(bench: Bench) -> None:
+    threads: list[str] = []
+
+    def plain(ctx: Context) -> Message:
+        threads.append(threading.current_thread().name)
+        return Message("from a thread", misc={"k": 1})
+
+    context = await bench.turn(bench.runner(plain), "hello", "r1")
+    assert reply_of(context)["message"] == {"text": "from a thread", "misc": {"k": 1}}
+    assert threads[0] != threading.main_thread().name
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (lambda _: 5, Reason.HANDLER_FAILED),
+        (lambda ctx: ctx.misc.update(o=object()), Reason.REPLY_INVALID),
+        (lambda _: Message("x", misc={"o": object()}), Reason.REPLY_INVALID),
+        (lambda _: Message("x" * 2**20), Reason.REPLY_INVALID),
+        (lambda _: Message("\ud800"), Reason.REPLY_INVALID),
+    ],
+    ids=["no answer type", "misc not JSON", "message not JSON", "too large", "not Unicode"],
+)
+async def test_an_answer_that_cannot_travel_is_rejected(
+    bench: Bench, answer: Callable[[Context], Any], reason: Reason
+) -> None:
+    with pytest.raises(RequestRejected) as rejected:
+        await bench.turn(bench.runner(answer), "hello", "r1")
+    assert rejected.value.reason is reason
+    assert await bench.store.peek("ctx", 1) is None or (await bench.stored()).version == 0
+
+
+async def test_a_stored_context_that_cannot_be_read_is_rejected_and_kept(bench: Bench) -> None:
+    await bench.store.commit(Turn("ctx", "r0", 0, b"not a record", {1: b"{}"}, b"{}"))
+    with pytest.raises(RequestRejected) as rejected:
+        await bench.turn(bench.runner(echo), "hello", "r1")
+    assert rejected.value.reason is Reason.CONTEXT_INVALID
+    assert (await bench.stored()).main == b"not a record"
+
+
+async def test_turns_older_than_the_history_are_loaded_on_demand(bench: Bench) -> None:
+    remembered: list[str | None] = []
+
+    async def historian(ctx: Context) -> str:
+        if ctx.current_turn_id == 6:
+            remembered.extend(request.text for request, _, _ in await ctx.turns[1:] if request is not None)
+        return "noted"
+
+    runner = bench.runner(historian)
+    for number in range(1, 7):
+        await bench.turn(runner, f"message {number}", f"r{number}")
+    assert remembered == [f"message {number}" for number in range(1, 7)]
+
+
+async def test_the_handler_sees_the_request_id_as_idempotency_key(bench: Bench) -> None:
+    keys: list[str | None] = []
+
+    async def bot(ctx: Context) -> None:
+        keys.append(ctx.request_id)
+        if len(keys) == 1:
+            raise OSError("try again")
+
+    await bench.turn(bench.runner(bot), "hello", "r1")
+    assert keys == ["r1", "r1"]
+
+
+async def test_a_pipeline_runner_keeps_its_context_and_its_reply_is_committed(bench: Bench) -> None:
+    async def runner(
+        message: Message, ctx_id: Hashable = None, update_ctx_misc: dict[str, Any] | None = None
+    ) -> Context:
+        return Context(
+            id=str(ctx_id), requests={1: message}, responses={1: Message("from a pipeline")}, misc={"own": 1}
+        )
+
+    turns = bench.runner(runner)
+    first = await bench.turn(turns, "hello", "r1")
+    assert reply_of(first)["message"] == {"text": "from a pipeline"}
+    assert (await bench.turn(turns, "hello", "r1")).committed_reply == first.committed_reply
+
+
+def test_a_delivery_is_compared_by_identity() -> None:
+    delivery = Delivery(b"", Properties(), "", "", False, 0, 1, OpenChannel())
+    assert delivery != replace(delivery)
