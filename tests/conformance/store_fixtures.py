@@ -5,16 +5,14 @@ a namespace of its own, whose keys are deleted afterwards, and a key without a T
 """
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
-from redis.asyncio import Redis
 
+from tests.conformance.store_probes import OpenStore, delete_namespace
 from worker.stores import ContextStore, Retention
 from worker.stores.memory import MemoryStore
 from worker.stores.redis import RedisStore
-
-OpenStore = Callable[[Retention], Awaitable[ContextStore]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,15 +52,3 @@ async def open_store(store_url: str | None) -> AsyncIterator[OpenStore]:
 @pytest.fixture
 async def store(open_store: OpenStore) -> ContextStore:
     return await open_store(Retention())
-
-
-async def delete_namespace(url: str, namespace: str) -> None:
-    """Delete all keys of a namespace, then fail where one of them would have stayed for ever."""
-    async with Redis.from_url(url) as client:
-        keys = [key async for key in client.scan_iter(match=f"{namespace}:*", count=1000)]
-        immortal = [key for key in keys if await client.ttl(key) == -1]
-        async with client.pipeline(transaction=False) as pipeline:
-            for key in keys:
-                pipeline.unlink(key)
-            await pipeline.execute()
-    assert not immortal, f"keys without a TTL: {immortal}"

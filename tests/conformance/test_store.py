@@ -7,8 +7,10 @@ from collections.abc import Mapping
 import pytest
 
 from interfaces.errors import TurnAbandoned, VersionConflict
-from tests.conformance.store_fixtures import OpenStore
+from tests.conformance.store_probes import OpenStore
 from worker.stores import ContextStore, Loaded, Retention, Turn
+
+pytest_plugins = ["tests.conformance.store_fixtures"]
 
 EPOCH = 1_700_000_000_000_000
 AWKWARD_IDS = [

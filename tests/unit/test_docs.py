@@ -1,0 +1,46 @@
+"""What the documents name must exist: files, links, make targets, reasons, settings."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from interfaces.errors import Reason
+from worker.settings import ENV_PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def ids(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
+def test_every_relative_link_leads_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
+def test_every_file_named_in_code_style_exists(document: Path) -> None:
+    named = re.findall(r"`((?:interfaces|worker|tests|deploy|docs|examples)/[\w./*-]+)`", document.read_text())
+    assert [name for name in named if not list(ROOT.glob(name.rstrip("/")))] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
+def test_every_setting_named_exists(document: Path) -> None:
+    named = re.findall(rf"\b{ENV_PREFIX}(?!TEST_)([A-Z_]+[A-Z])\b", document.read_text())
+    assert {name.lower() for name in named} <= Settings.model_fields.keys()
+
+
+def test_the_wire_contract_lists_every_reason_and_no_other() -> None:
+    table = (ROOT / "docs/wire-contract.md").read_text().partition("| reason |")[2]
+    listed = re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)
+    assert sorted(set(listed)) == sorted(reason.value for reason in Reason)
+
+
+def test_every_make_target_the_readme_uses_exists() -> None:
+    used = set(re.findall(r"^make ([a-z-]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert used <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"demo", "test"} <= used
