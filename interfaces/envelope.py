@@ -26,6 +26,8 @@ PERSISTENT: Final = 2
 MAX_BODY_BYTES: Final = 1024 * 1024
 MAX_CTX_ID_BYTES: Final = 200
 """With an interface name of 50 and a dot it still fits AMQP's routing key of 255 bytes."""
+MAX_MESSAGE_ID_BYTES: Final = 255
+"""What AMQP's short strings hold."""
 INTERFACE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
 DEFAULT_INTERFACE: Final = "default"
 DIRECT_REPLY: Final = "amq.rabbitmq.reply-to"
@@ -100,6 +102,8 @@ def encode_request(
     reply_to: str | None = None,
 ) -> Outgoing:
     """A request ready to publish. Raises `MisuseError` where no worker would accept it."""
+    if not 1 <= len(request_id.encode()) <= MAX_MESSAGE_ID_BYTES:
+        raise MisuseError(f"request id {request_id[:50]!r}: it must have 1 to {MAX_MESSAGE_ID_BYTES} bytes of UTF-8")
     fields: dict[str, Any] = {"version": VERSION, "ctx_id": ctx_id}
     try:
         fields["message"] = message.model_dump(mode="json")

@@ -17,7 +17,8 @@ from interfaces.brokers.opening import open_broker
 from interfaces.consumers import KeptConsumer, Watch
 from interfaces.context import Context
 from interfaces.envelope import Request, decode_request, encode_reply
-from interfaces.errors import MisuseError, Reason, RequestRejected, TurnAbandoned
+from interfaces.errors import Fatal, MisuseError, Reason, RequestRejected, TurnAbandoned
+from interfaces.foreign import stray_cancellations_caught
 from interfaces.lanes import Lanes
 from interfaces.messages import Message
 from interfaces.messengers import PipelineRunnerFunction, PollingMessengerInterface
@@ -69,6 +70,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         self._settler = Settler(self._broker, self.topology, self.name)
         self._arrived: deque[Delivery] = deque()
         self._wake = asyncio.Event()
+        self._is_open = False
         self._stopping = False
         self._taken: dict[str, deque[Request]] = {}
         self._rejecting: set[asyncio.Task[None]] = set()
@@ -88,8 +90,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         once. Raises `BrokerRefused` or `BrokerUnavailable` where it cannot start, `ConsumerLost` where it cannot go
         on.
         """
-        await self._broker.open()
-        await self._broker.apply(self.topology)
+        await self.open()
         self._runner = pipeline_runner
         self._lanes = Lanes(self._turn, self._concurrency)
         consuming = [asyncio.create_task(kept.run(), name=f"consume {kept.queue}") for kept in self._consumers]
@@ -104,6 +105,16 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         for ended in supervised:
             if ended.done() and not ended.cancelled():
                 ended.result()
+
+    async def open(self) -> None:
+        """Connect and declare the topology, once; `connect` does it where it was not done before.
+
+        Raises `BrokerRefused` or `BrokerUnavailable`.
+        """
+        if not self._is_open:
+            await self._broker.open()
+            await self._broker.apply(self.topology)
+            self._is_open = True
 
     async def close(self) -> None:
         """Close the broker; for an interface that was never connected. Never raises, may be repeated."""
@@ -184,13 +195,16 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
 
     async def _run(self, request: Request, message: Message) -> None:
         try:
-            context = await self._runner(message, request.ctx_id, request.update_ctx_misc)
+            with stray_cancellations_caught():
+                context = await self._runner(message, request.ctx_id, request.update_ctx_misc)
             await self._respond([context])
         except TurnAbandoned as abandoned:
             logger.warning("turn of request %r given up here: %s", request.request_id, abandoned)
             await request.delivery.channel.close()
         except RequestRejected as rejected:
             await self._settler.reject(request.delivery, rejected, request)
+        except Fatal:
+            raise  # Not the request's fault: it stays unacknowledged, and `connect` ends with this.
         except Exception as error:  # noqa: BLE001 - the runner is the user's code, and whatever it raises is its answer
             self._on_exception(error)
             failed = RequestRejected(Reason.HANDLER_FAILED, "the bot failed", internal=repr(error), attempts=1)

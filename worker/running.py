@@ -46,11 +46,9 @@ class Worker:
         self.settings = settings or Settings()
         self._app = _as_app(app)
         self._store = store or open_store(self.settings)
-        self._broker = broker or open_broker(
-            self.settings.amqp_url.get_secret_value(), publish_timeout=self.settings.publish_timeout
-        )
         self._interface = RabbitMQMessengerInterface(
-            broker=self._broker,
+            broker=broker
+            or open_broker(self.settings.amqp_url.get_secret_value(), publish_timeout=self.settings.publish_timeout),
             topology=self.settings.topology,
             prefetch=self.settings.prefetch,
             batch_size=self.settings.batch_size,
@@ -93,7 +91,7 @@ class Worker:
 
     async def _open_servers(self) -> None:
         await _patiently("Redis", self._store.open)
-        await _patiently("RabbitMQ", self._broker.open)
+        await _patiently("RabbitMQ", self._interface.open)
 
     async def _work(self, runner: TurnRunner) -> None:
         announcing = asyncio.create_task(self._announce(), name="announce ready")

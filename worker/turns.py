@@ -18,7 +18,6 @@ from weakref import WeakKeyDictionary
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
-    retry_if_exception,
     retry_if_exception_type,
     stop_after_attempt,
     wait_random_exponential,
@@ -27,7 +26,8 @@ from tenacity import (
 from interfaces.brokers import Channel
 from interfaces.context import Context, TurnRecord
 from interfaces.envelope import Request, decode_body, encode_reply
-from interfaces.errors import Reason, RequestRejected, StoreUnavailable, SwitchboardError, VersionConflict
+from interfaces.errors import Reason, RequestRejected, StoreUnavailable, VersionConflict
+from interfaces.foreign import stray_cancellations_caught
 from interfaces.messages import Message
 from worker import records
 from worker.apps import App, HandlerApp
@@ -38,6 +38,10 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STORE_WAIT = wait_random_exponential(multiplier=0.05, max=5)
+
+
+class _BotFailedError(Exception):
+    """The bot raised; its error is the cause. Only this is retried and counted as the request's fault."""
 
 
 class TurnRunner:
@@ -135,7 +139,7 @@ class TurnRunner:
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._settings.attempts),
             wait=wait_random_exponential(multiplier=self._settings.retry_wait, max=30),
-            retry=retry_if_exception(_is_the_bots_fault),
+            retry=retry_if_exception_type(_BotFailedError),
             before_sleep=_log_failure,
             reraise=True,
         )
@@ -148,13 +152,14 @@ class TurnRunner:
                         body = decode_body(request.delivery.body)
                         message, misc = body.message, body.update_ctx_misc
                     context = await self._run_once(request, message, misc, loaded)
-        except SwitchboardError:
-            raise
-        except Exception as error:
-            logger.exception("the bot failed on request %r", request.request_id)
+        except _BotFailedError as error:
+            logger.error("the bot failed on request %r", request.request_id, exc_info=error.__cause__)
             raise RequestRejected(
-                Reason.HANDLER_FAILED, "the bot failed", internal=repr(error), attempts=self._settings.attempts
-            ) from error
+                Reason.HANDLER_FAILED,
+                "the bot failed",
+                internal=repr(error.__cause__),
+                attempts=self._settings.attempts,
+            ) from error.__cause__
         return context
 
     async def _run_once(
@@ -166,14 +171,23 @@ class TurnRunner:
         turn_id = loaded.version + 1
         context.current_turn_id = turn_id
         context.requests[turn_id] = message
-        if isinstance(self._app, HandlerApp):
-            response = await self._app.answer(context)
-        else:
-            ran = await self._app.run(message, request.ctx_id, update_ctx_misc)
-            response, context.misc = ran.last_response, dict(ran.misc)
+        try:
+            with stray_cancellations_caught():
+                response = await self._ask_the_bot(context, message, update_ctx_misc)
+        except Exception as error:
+            raise _BotFailedError from error
         if response is not None:
             context.responses[turn_id] = response
         return context
+
+    async def _ask_the_bot(
+        self, context: Context, message: Message, update_ctx_misc: dict[str, Any] | None
+    ) -> Message | None:
+        if isinstance(self._app, HandlerApp):
+            return await self._app.answer(context)
+        ran = await self._app.run(message, context.id, update_ctx_misc)
+        context.misc = dict(ran.misc)
+        return ran.last_response
 
     def _turn_loader(self, ctx_id: str) -> Callable[[Sequence[int]], Awaitable[Mapping[int, TurnRecord]]]:
         async def load(turn_ids: Sequence[int]) -> dict[int, TurnRecord]:
@@ -194,10 +208,7 @@ def _log_outage(state: RetryCallState) -> None:
     logger.warning("store unavailable (attempt %d), trying again: %s", state.attempt_number, error)
 
 
-def _is_the_bots_fault(error: BaseException) -> bool:
-    return isinstance(error, Exception) and not isinstance(error, SwitchboardError)
-
-
 def _log_failure(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    logger.warning("the bot failed (attempt %d), running the turn again: %r", state.attempt_number, error)
+    cause = error.__cause__ if error else None
+    logger.warning("the bot failed (attempt %d), running the turn again: %r", state.attempt_number, cause)

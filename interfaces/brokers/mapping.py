@@ -4,7 +4,6 @@ Everything the client library raises for a broken connection is `BrokerUnavailab
 again cannot mend (credentials, permissions, other arguments) is `BrokerRefused`. The cause is always kept.
 """
 
-import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from aiormq import exceptions as amqp
 from pamqp.exceptions import PAMQPException
 
 from interfaces.errors import BrokerRefused, BrokerUnavailable, PublishNacked, SwitchboardError, Unroutable
+from interfaces.foreign import StrayCancellationError, stray_cancellations_caught
 
 CONNECTION_LOST: tuple[type[Exception], ...] = (
     amqp.AMQPError,
@@ -27,15 +27,12 @@ CONNECTION_LOST: tuple[type[Exception], ...] = (
 def amqp_errors(doing: str) -> Iterator[None]:
     """Run client library calls; raise their errors as ours, with `doing` ("publishing to ...") in the text."""
     try:
-        yield
+        # aiormq cancels the tasks that wait on a connection it closes.
+        with stray_cancellations_caught():
+            yield
     except SwitchboardError:
         raise
-    except asyncio.CancelledError as error:
-        # aiormq cancels the tasks that wait on a connection it closes. Only a cancellation that somebody asked of this
-        # task may go through, or losing a connection would silently end whatever waited on it.
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
+    except StrayCancellationError as error:
         raise BrokerUnavailable(f"{doing}: the connection was closed") from error
     except Exception as error:
         # aiormq rejects the futures of a connection closed without a reason with the bare class `Exception`.

@@ -26,6 +26,7 @@ HEARTBEAT_SECONDS = 10
 """Bounds how long a half-open connection goes unnoticed; the library's default of 60 s means minutes."""
 
 CLOSE_SECONDS = 3.0
+PORTS = {"amqp": 5672, "amqps": 5671}
 
 
 class RabbitMQChannel:
@@ -69,8 +70,10 @@ class _Link:
     """One connection, opened when somebody needs it and it is not there."""
 
     def __init__(self, url: str, purpose: str, connect_timeout: float) -> None:
-        self._url = yarl.URL(url).update_query(heartbeat=str(HEARTBEAT_SECONDS), name=f"switchboard {purpose}")
-        self._doing = f"connecting to RabbitMQ at {self._url.host}:{self._url.port or 5672}"
+        given = yarl.URL(url)
+        defaults = {"heartbeat": str(HEARTBEAT_SECONDS), "name": f"switchboard {purpose}"}
+        self._url = given.with_query(defaults | dict(given.query))
+        self._doing = f"connecting to RabbitMQ at {given.host}:{given.port or PORTS.get(given.scheme, '')}"
         self._timeout = connect_timeout
         self._lock = asyncio.Lock()
         self._connection: AbstractConnection | None = None

@@ -1,5 +1,6 @@
 """The turn on the memory store, with the faults of a store and of a bot played at each step."""
 
+import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Hashable
@@ -11,7 +12,7 @@ import pytest
 from interfaces.brokers import Delivery, Properties
 from interfaces.context import Context
 from interfaces.envelope import Request, decode_request, encode_request
-from interfaces.errors import Reason, RequestRejected, StoreUnavailable, TurnAbandoned
+from interfaces.errors import BrokerRefused, Reason, RequestRejected, StoreUnavailable, TurnAbandoned
 from interfaces.messages import Message
 from interfaces.topology import Topology
 from worker.apps import adapt
@@ -198,9 +199,8 @@ async def test_a_commit_with_an_unknown_outcome_is_repeated_and_the_bot_runs_onc
 
 
 async def test_an_overtaken_turn_runs_again_on_what_the_other_writer_left(bench: Bench) -> None:
-    other = Turn("ctx", "other", 0, MainRecord(created_at=1, updated_at=1, misc={"turns": 10}).model_dump_json().encode(),
-                 {1: b"{}"}, b"{}")  # fmt: skip
-    bench.store.overtaken_by = other
+    main = MainRecord(created_at=1, updated_at=1, misc={"turns": 10}).model_dump_json().encode()
+    bench.store.overtaken_by = Turn("ctx", "other", 0, main, {1: b"{}"}, b"{}")
     context = await bench.turn(bench.runner(echo), "hello", "r1")
     assert reply_of(context)["turn"] == 2
     assert await bench.misc() == {"turns": 11}
@@ -316,3 +316,21 @@ async def test_a_pipeline_runner_keeps_its_context_and_its_reply_is_committed(be
 def test_a_delivery_is_compared_by_identity() -> None:
     delivery = Delivery(b"", Properties(), "", "", False, 0, 1, OpenChannel())
     assert delivery != replace(delivery)
+
+
+async def test_a_bot_cancelled_from_within_fails_like_any_other(bench: Bench) -> None:
+    async def cancelled(ctx: Context) -> str:
+        raise asyncio.CancelledError
+
+    with pytest.raises(RequestRejected) as rejected:
+        await bench.turn(bench.runner(cancelled), "hello", "r1")
+    assert rejected.value.reason is Reason.HANDLER_FAILED
+
+
+async def test_an_error_of_this_library_inside_the_bot_is_the_bots(bench: Bench) -> None:
+    async def misused(ctx: Context) -> str:
+        raise BrokerRefused("the bot's own client")
+
+    with pytest.raises(RequestRejected) as rejected:
+        await bench.turn(bench.runner(misused), "hello", "r1")
+    assert rejected.value.reason is Reason.HANDLER_FAILED

@@ -1,0 +1,60 @@
+# `make help` lists the targets. Every target makes what it needs; nothing but Python 3.11 or newer is expected.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+ENV := $(VENV)/.complete
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+.PHONY: demo
+demo: $(ENV) ## start the embedded worker with an example bot, show real dialogs, then chat
+	@$(PYTHON) -m examples.demo
+
+.PHONY: test
+test: $(ENV) ## every test, with servers from the environment, containers or local processes
+	$(PYTHON) -m pytest tests -q
+
+.PHONY: check
+check: lint types size ## everything a change must pass besides the tests
+
+.PHONY: lint
+lint: $(ENV) ## style and format
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+.PHONY: format
+format: $(ENV) ## put the code into the project's format
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+.PHONY: types
+types: $(ENV) ## strict type check
+	$(VENV)/bin/mypy
+
+.PHONY: size
+size: $(ENV) ## length of modules and functions
+	$(PYTHON) tests/check_size.py
+
+.PHONY: test-images
+test-images: ## container images with RabbitMQ, Redis and Valkey from Debian's packages (as root)
+	deploy/test-images/build.sh
+
+.PHONY: test-matrix
+test-matrix: $(ENV) ## the integration tests on every supported pair of servers, in containers
+	$(PYTHON) -m tests.matrix
+
+.PHONY: pins
+pins: ## choose the newest allowed dependencies anew and write requirements/*.txt
+	deploy/pins.sh
+
+.PHONY: clean
+clean: ## remove the environment and every cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+
+$(ENV): requirements/dev.txt pyproject.toml deploy/environment.sh
+	@deploy/environment.sh $(VENV)
+	@touch $@

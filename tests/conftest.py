@@ -1,0 +1,109 @@
+"""Fixtures every test may use: the servers of the run, throw-away ones for faults, and Node's AMQP client.
+
+Servers are started once, before the first test and outside any test's time limit, and only where a collected test asks
+for them. What cannot be had is an error in each test that needs it, never a skip; on CI a skip fails the run.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.services.choice import Choice, choose_provider, choose_servers
+from tests.services.node import install_amqplib
+from tests.services.packages import CannotProvide
+from tests.services.servers import Broker, Server, Servers
+
+TEST_PREFIX = "SWITCHBOARD_TEST_"
+SERVERS = pytest.StashKey[Choice | CannotProvide]()
+AMQPLIB = pytest.StashKey[Path | CannotProvide]()
+
+
+def pytest_configure() -> None:
+    for name in [name for name in os.environ if name.startswith("SWITCHBOARD_") and not name.startswith(TEST_PREFIX)]:
+        del os.environ[name]  # a developer's own settings must not decide what the tests find
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.config.option.collectonly:
+        return
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if "servers" in wanted:
+        _tell(session.config, "getting servers for tests (building or installing them takes minutes, once)")
+        session.config.stash[SERVERS] = outcome = _start_servers()
+        _tell(session.config, str(outcome) if isinstance(outcome, Choice) else f"no servers for tests: {outcome}")
+    if "node_amqplib" in wanted:
+        try:
+            session.config.stash[AMQPLIB] = install_amqplib()
+        except CannotProvide as error:
+            session.config.stash[AMQPLIB] = error
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    choice = config.stash.get(SERVERS, None)
+    if isinstance(choice, Choice):
+        choice.servers.remove()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def servers(pytestconfig: pytest.Config) -> Servers:
+    """The RabbitMQ and Redis of this run, where a test may also stop and start them (it leaves them running)."""
+    choice = pytestconfig.stash[SERVERS]
+    if isinstance(choice, CannotProvide):
+        pytest.fail(f"no servers for tests: {choice}")
+    return choice.servers
+
+
+@pytest.fixture(scope="session")
+def amqp_url(servers: Servers) -> str:
+    return servers.broker.url
+
+
+@pytest.fixture(scope="session")
+def redis_url(servers: Servers) -> str:
+    return servers.redis.url
+
+
+@pytest.fixture
+def own_broker() -> Iterator[Broker]:
+    """A RabbitMQ for one test, to be stopped, killed or filled at will (five to ten seconds to start)."""
+    broker = choose_provider()[0].broker()
+    yield broker
+    broker.remove_now()
+
+
+@pytest.fixture
+def own_redis() -> Iterator[Server]:
+    """A Redis for one test."""
+    server = choose_provider()[0].redis()
+    yield server
+    server.remove_now()
+
+
+@pytest.fixture(scope="session")
+def node_amqplib(pytestconfig: pytest.Config) -> Path:
+    """A directory whose `node_modules` holds `amqplib`: run `node` there."""
+    directory = pytestconfig.stash[AMQPLIB]
+    if isinstance(directory, CannotProvide):
+        pytest.fail(f"no amqplib for Node: {directory}")
+    return directory
+
+
+def _tell(config: pytest.Config, line: str) -> None:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line(line)
+
+
+def _start_servers() -> Choice | CannotProvide:
+    try:
+        return choose_servers()
+    except CannotProvide as error:
+        return error
