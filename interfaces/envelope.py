@@ -133,6 +133,8 @@ def decode_request(delivery: Delivery, topology: Topology) -> Request:
         raise RequestRejected(
             Reason.BAD_MESSAGE_ID, "message_id is missing: without it a request cannot be deduplicated"
         )
+    if not _is_unicode(properties.message_id):
+        raise RequestRejected(Reason.BAD_MESSAGE_ID, "message_id is not UTF-8")
     if properties.reply_to and not may_reply_to(properties.reply_to, topology):
         raise RequestRejected(
             Reason.BAD_REPLY_TO,
@@ -160,13 +162,14 @@ def decode_body(body: bytes) -> RequestBody:
     if version != VERSION or isinstance(version, bool):
         raise RequestRejected(Reason.BAD_VERSION, f"version must be {VERSION}")
     refuse_unsafe(raw.get("message"), raw.get("update_ctx_misc"))
+    ctx_id = raw.get("ctx_id")
+    # Before the model looks, which would tell an id of too many characters from one of too many bytes.
+    if isinstance(ctx_id, str) and (fault := _ctx_id_fault(ctx_id)) is not None:
+        raise RequestRejected(Reason.BAD_CONTEXT_ID, f"ctx_id: {fault}")
     try:
         request = RequestBody.model_validate(raw)
     except ValidationError as error:
         raise RequestRejected(Reason.BAD_SHAPE, first_fault(error)) from error
-    fault = _ctx_id_fault(request.ctx_id)
-    if fault is not None:
-        raise RequestRejected(Reason.BAD_CONTEXT_ID, f"ctx_id: {fault}")
     interface = request.message.origin.interface if request.message.origin else None
     if interface is not None and not INTERFACE_NAME.fullmatch(interface):
         raise RequestRejected(Reason.BAD_SHAPE, "message.origin.interface must be 1-50 characters of A-Z a-z 0-9 _ -")
@@ -198,11 +201,18 @@ def first_fault(error: ValidationError) -> str:
     return f"{where}: {faults[0]['msg']}{more}"
 
 
-def _ctx_id_fault(ctx_id: str) -> str | None:
+def _is_unicode(text: str) -> bool:
     try:
-        size = len(ctx_id.encode())
+        str.encode(text)
     except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _ctx_id_fault(ctx_id: str) -> str | None:
+    if not _is_unicode(ctx_id):
         return "not valid Unicode text"
+    size = len(ctx_id.encode())
     return None if 1 <= size <= MAX_CTX_ID_BYTES else f"{size} bytes of UTF-8, allowed are 1 to {MAX_CTX_ID_BYTES}"
 
 

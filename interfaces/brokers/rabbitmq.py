@@ -16,11 +16,13 @@ from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from pamqp import commands
 
-from interfaces.brokers import Channel, Delivery, Outgoing, QueueState, declare
+from interfaces.brokers import Channel, Delivery, Outgoing, QueueState, declare, tolerant_decoding
 from interfaces.brokers.mapping import CONNECTION_LOST, amqp_errors
 from interfaces.brokers.properties import from_amqp, to_amqp
 from interfaces.errors import BrokerUnavailable, PublishTimeout
 from interfaces.topology import Topology, reply_queue_arguments
+
+tolerant_decoding.install()
 
 HEARTBEAT_SECONDS = 10
 """Bounds how long a half-open connection goes unnoticed; the library's default of 60 s means minutes."""
