@@ -119,7 +119,6 @@ class BrokerClient:
         request_id = request_id or str(uuid4())
         text = context_id(ctx_id)
         seconds = self._timeout if timeout is None else timeout
-        await self._listen()
         request = encode_request(
             self._topology,
             self._signed(message),
@@ -128,12 +127,14 @@ class BrokerClient:
             update_ctx_misc=update_ctx_misc,
             reply_to=self._reply_queue,
         )
+        deadline = asyncio.get_running_loop().time() + seconds
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         # Several calls may ask under one id; the first reply answers them all.
         self._waiting.setdefault(request_id, []).append(reply)
         try:
-            async with asyncio.timeout(seconds):
-                await self._publisher.publish(request, text, seconds)
+            # Listening is made sure of in this request's turn: before it, a later `send` could overtake.
+            await self._publisher.publish(request, text, seconds, first=self._listen)
+            async with asyncio.timeout_at(deadline):
                 return await reply
         except TimeoutError as error:
             raise AskTimeout(

@@ -4,7 +4,7 @@ A context's next request waits until the one before is confirmed or given up. Ot
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from tenacity import AsyncRetrying, retry_if_exception_type
@@ -29,8 +29,10 @@ class OrderedPublisher:
         self._broker = broker
         self._turnstiles: dict[str, _Turnstile] = {}
 
-    async def publish(self, request: Outgoing, ctx_id: str, seconds: float) -> None:
-        """Publish, again and again with the same id until confirmed.
+    async def publish(
+        self, request: Outgoing, ctx_id: str, seconds: float, *, first: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Publish, again and again with the same id until confirmed; what must be there `first` is made in its turn.
 
         Raises `BrokerUnavailable` after `seconds`, with what stood in the way; whether the request arrived is then
         unknown. Raises `Unroutable` at once.
@@ -40,6 +42,8 @@ class OrderedPublisher:
         async def attempt() -> None:
             nonlocal last
             try:
+                if first is not None:
+                    await first()
                 await self._broker.publish(request)
             except BrokerUnavailable as error:
                 last = error

@@ -86,9 +86,8 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
     ) -> None:
         """Take requests and answer them until `stop`, until `loop()` is False, or until cancelled.
 
-        Whichever it is, running turns get `drain_timeout` seconds to finish; a cancellation meanwhile ends that at
-        once. Raises `BrokerRefused` or `BrokerUnavailable` where it cannot start, `ConsumerLost` where it cannot go
-        on.
+        Whichever it is, running turns get `drain_timeout` seconds to finish; a cancellation after `stop` ends that at
+        once. Raises `BrokerRefused` or `BrokerUnavailable` where it cannot start, `ConsumerLost` where it cannot go on.
         """
         await self.open()
         self._runner = pipeline_runner
@@ -98,10 +97,14 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
             super().connect(pipeline_runner, lambda: not self._stopping and loop(), timeout), name="poll"
         )
         supervised: list[asyncio.Future[None]] = [polling, self._lanes.failed, *consuming]
+        patience = self._drain_timeout
         try:
             await asyncio.wait(supervised, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            patience = 0 if self._stopping else patience  # `stop` had been called: whoever cancels now is in a hurry.
+            raise
         finally:
-            await self._shut_down(polling, consuming)
+            await self._shut_down(patience, polling, consuming)
         for ended in supervised:
             if ended.done() and not ended.cancelled():
                 ended.result()
@@ -225,13 +228,15 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
             if not taken:
                 del self._taken[request.ctx_id]
 
-    async def _shut_down(self, polling: asyncio.Task[None], consuming: list[asyncio.Task[None]]) -> None:
+    async def _shut_down(
+        self, patience: float, polling: asyncio.Task[None], consuming: list[asyncio.Task[None]]
+    ) -> None:
         """Stop in order; each step runs whatever happens to the one before, a cancellation included."""
         self.stop()  # 1. Start no turn any more.
         polling.cancel()
         try:  # 2. Let running turns finish, publish and acknowledge.
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._drain_timeout):
+                async with asyncio.timeout(patience):
                     await self._lanes.drain()
                     while self._rejecting:
                         await asyncio.wait(self._rejecting)

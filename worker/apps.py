@@ -7,7 +7,9 @@ context id and keeps its contexts itself.
 
 import importlib
 import inspect
+import logging
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,11 @@ from interfaces.messengers import PipelineRunnerFunction
 Answer = Message | str | None
 Handler = Callable[[Context], Awaitable[Answer] | Answer]
 OWN_PACKAGES = ("interfaces", "worker")
+
+Collision = tuple[Path, Path]
+"""A file or folder of the bot, and the one of ours that is imported instead of it."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +68,7 @@ def adapt(bot: Any) -> App:
     required ones; a callable with one required parameter is a handler.
     """
     pipeline = getattr(bot, "_run_pipeline", None)
-    if callable(pipeline):
+    if callable(pipeline) and not inspect.isclass(bot):
         return RunnerApp(pipeline)
     if inspect.isclass(bot) or not callable(bot):
         raise AppInvalid(
@@ -99,7 +106,7 @@ def load_app(path: str) -> App:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    collisions = [theirs for name in OWN_PACKAGES if (theirs := _share_package(name)) is not None]
+    collisions = [pair for name in OWN_PACKAGES for pair in _share_package(name)]
     try:
         value: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
@@ -107,28 +114,53 @@ def load_app(path: str) -> App:
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name == module_name.split(".")[0]:
             raise AppInvalid(f"there is no module {error.name!r} in {here} or among the installed packages") from error
-        raise AppInvalid(f"loading {path!r} failed: {error!r}{_collision_hint(collisions)}") from error
+        fault = f"{type(error).__name__}: {error}{_place(error)}"
+        raise AppInvalid(f"loading {path!r} failed: {fault}{_collision_hint(collisions)}") from error
+    if collisions:
+        logger.warning("APP %r was loaded%s", path, _collision_hint(collisions))
     return adapt(value)
 
 
-def _share_package(name: str) -> Path | None:
-    """Let the bot's own folder `name`, where it has one beside it, be found behind the package of ours; return it.
+def _share_package(name: str) -> list[Collision]:
+    """Let the bot's own folder `name`, where it has one beside it, be found behind the package of ours.
 
-    A bot in `worker/bot.py` then runs as `worker.bot:handler`. Where both hold a module of one name, ours stays.
+    A bot in `worker/bot.py` then runs as `worker.bot:handler`. Where both hold a module of one name, ours stays; these
+    are returned.
     """
     package = sys.modules[name]
+    ours = Path(str(package.__file__)).parent
     theirs = (Path.cwd() / name).resolve()
-    if not theirs.is_dir() or str(theirs) in [str(Path(place).resolve()) for place in package.__path__]:
-        return None
-    package.__path__.append(str(theirs))
-    return theirs
+    if theirs == ours.resolve():
+        return []
+    module = theirs.with_suffix(".py")
+    if not theirs.is_dir():
+        return [(module, ours)] if module.is_file() else []
+    if str(theirs) not in package.__path__:
+        package.__path__.append(str(theirs))
+    return [(path, ours / path.name) for path in sorted(theirs.iterdir()) if _is_hidden(path, ours)]
 
 
-def _collision_hint(collisions: list[Path]) -> str:
+def _is_hidden(path: Path, ours: Path) -> bool:
+    """Whether a module or package of the bot has the name of one of ours. An empty `__init__.py` hides nothing."""
+    if path.name == "__init__.py":
+        return path.stat().st_size > 0
+    is_module = path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py")))
+    return is_module and ((ours / f"{path.stem}.py").exists() or (ours / path.stem).is_dir())
+
+
+def _collision_hint(collisions: list[Collision]) -> str:
     if not collisions:
         return ""
-    pairs = [f"{theirs} and {Path(str(sys.modules[theirs.name].__file__)).parent}" for theirs in collisions]
-    return (
-        f". Folders of one name may be the cause: {'; '.join(pairs)}. Modules found in both are taken from the second: "
-        "rename the folder of the bot, or the module in it"
-    )
+    pairs = "; ".join(f"{theirs} is hidden by {ours}" for theirs, ours in collisions)
+    return f". Names collide: {pairs}. Rename the first of each pair"
+
+
+def _place(error: Exception) -> str:
+    """Where in the bot's own code it happened."""
+    machinery = (__file__, importlib.__file__)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename not in machinery and not frame.filename.startswith("<frozen")
+    ]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

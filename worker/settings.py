@@ -110,7 +110,17 @@ def _name(location: tuple[int | str, ...]) -> str:
 
 
 def _with_scheme(value: SecretStr, schemes: tuple[str, ...]) -> SecretStr:
-    # The value itself may hold a password, so no error repeats it.
-    if urlsplit(value.get_secret_value()).scheme not in schemes:
+    # The value may hold a password, so no error repeats it: neither ours nor, as its cause, what `urlsplit` raises.
+    try:
+        parts = urlsplit(value.get_secret_value())
+        is_readable = parts.port is None or parts.port > 0
+    except ValueError:
+        is_readable = False
+    if not is_readable:
+        raise ValueError(
+            "the URL cannot be read: host and port must be valid, and any of / ? # @ : [ ] % in a user name or "
+            "password written as %2F %3F %23 %40 %3A %5B %5D %25"
+        )
+    if parts.scheme not in schemes:
         raise ValueError("the URL must begin with " + " or ".join(f"{scheme}://" for scheme in schemes))
     return value

@@ -14,12 +14,13 @@ import aio_pika
 import yarl
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp import commands
 
 from interfaces.brokers import Channel, Delivery, Outgoing, QueueState, declare, tolerant_decoding
 from interfaces.brokers.mapping import CONNECTION_LOST, amqp_errors
 from interfaces.brokers.properties import from_amqp, to_amqp
-from interfaces.errors import BrokerUnavailable, PublishTimeout
+from interfaces.errors import BrokerUnavailable, PublishTimeout, Unroutable
 from interfaces.topology import Topology, reply_queue_arguments
 
 tolerant_decoding.install()
@@ -86,7 +87,8 @@ class _Link:
         async with self._lock:
             if self._ended:
                 raise BrokerUnavailable("this broker object is closed")
-            if self._connection is None or self._connection.is_closed:
+            if self._connection is None or _is_lost(self._connection):
+                await self._drop()
                 with amqp_errors(self._doing):
                     self._connection = await aio_pika.connect(self._url, timeout=self._timeout)
                 declare.check_version(self._connection)
@@ -94,10 +96,19 @@ class _Link:
 
     async def close(self) -> None:
         self._ended = True
-        if self._connection is not None:
+        await self._drop()
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
             with suppress(*CONNECTION_LOST, TimeoutError):
                 async with asyncio.timeout(CLOSE_SECONDS):
-                    await self._connection.close()
+                    await connection.close()
+
+
+def _is_lost(connection: AbstractConnection) -> bool:
+    # `connection.is_closed` only tells whether `close` was called on this side: a lost connection counts as open there.
+    return connection.transport is None or connection.transport.connection.is_closed
 
 
 class _PublishingChannel:
@@ -123,8 +134,10 @@ class _Publisher:
         try:
             with amqp_errors(f"publishing to {message.exchange or 'queue'} {message.routing_key!r}"):
                 await self._publish_on(channel.raw, message)
-        except BrokerUnavailable:
+        except BrokerUnavailable as error:
             self._retire(channel)
+            if _names_missing_exchange(error, message.exchange):
+                raise Unroutable(f"{error}: no topology is declared there") from error
             raise
         finally:
             channel.waiting -= 1
@@ -161,6 +174,12 @@ class _Publisher:
         """
         if self._current is channel:
             self._current = None
+
+
+def _names_missing_exchange(error: BrokerUnavailable, exchange: str) -> bool:
+    # All publishes that wait on a channel get the error the broker closed it with: only one that names its own exchange
+    # knows that it went nowhere.
+    return isinstance(error.__cause__, ChannelNotFoundEntity) and f"no exchange '{exchange}' " in str(error)
 
 
 async def _close_channel(channel: AbstractChannel) -> None:

@@ -7,18 +7,16 @@ on RabbitMQ, whose queues and exchanges are deleted afterwards.
 import uuid
 from collections.abc import AsyncIterator
 
-import aio_pika
 import pytest
 
 from interfaces.brokers import Broker
 from interfaces.brokers.memory import MemoryBroker, MemoryServer
 from interfaces.brokers.rabbitmq import RabbitMQBroker
 from interfaces.topology import Topology
-from tests.conformance.broker_probes import Connect
+from tests.conformance.broker_probes import Connect, delete_everything
 
 SHARDS = 4
 MOST_SHARDS = 8
-REPLY_QUEUES = ("one", "two")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -71,14 +69,3 @@ async def topology(namespace: str, broker: Broker) -> Topology:
     topology = Topology(namespace=namespace, shards=SHARDS)
     await broker.apply(topology)
     return topology
-
-
-async def delete_everything(amqp: str, topology: Topology) -> None:
-    """Delete all that a test may have declared; what does not exist is deleted as well."""
-    replies = [topology.reply_prefix + name for name in REPLY_QUEUES]
-    connection = await aio_pika.connect(amqp)
-    async with connection, connection.channel() as channel:
-        for queue in [*topology.shard_queues, topology.dead, *replies]:
-            await channel.queue_delete(queue)
-        for exchange in (topology.requests_exchange, topology.replies_exchange, topology.dead):
-            await channel.exchange_delete(exchange)

@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
 
+import aio_pika
 import pytest
 
 from interfaces.brokers import Broker, Delivery, Outgoing, Properties
@@ -13,6 +14,7 @@ Connect = Callable[[], Awaitable[Broker]]
 """Opens one more broker to the server under test."""
 
 WAIT_SECONDS = 20.0
+REPLY_QUEUES = ("one", "two")
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]], what: str) -> None:
@@ -82,3 +84,14 @@ async def publish_numbers(broker: Broker, topology: Topology, numbers: range, ct
 def in_decimal(numbers: range) -> list[bytes]:
     """The bodies that `publish_numbers` publishes."""
     return [b"%d" % number for number in numbers]
+
+
+async def delete_everything(amqp: str, topology: Topology) -> None:
+    """Delete all that a test may have declared; what does not exist is deleted as well."""
+    replies = [topology.reply_prefix + name for name in REPLY_QUEUES]
+    connection = await aio_pika.connect(amqp)
+    async with connection, connection.channel() as channel:
+        for queue in [*topology.shard_queues, topology.dead, *replies]:
+            await channel.queue_delete(queue)
+        for exchange in (topology.requests_exchange, topology.replies_exchange, topology.dead):
+            await channel.exchange_delete(exchange)

@@ -35,7 +35,7 @@ class WorkerProcess:
             sys.executable,
             *arguments,
             cwd=ROOT,
-            env=environ | settings,
+            env={**environ, **settings},
             stdin=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             limit=LINE_LIMIT,

@@ -1,4 +1,4 @@
-"""A dead letter is the request as it came, plus why; nothing in it can delete it, lie, or keep it from being published."""
+"""A dead letter is the request as it came, plus why; nothing in it can delete it, lie, or keep it unpublished."""
 
 from datetime import UTC, datetime
 from typing import Any

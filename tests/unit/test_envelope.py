@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interfaces.brokers import Delivery, Outgoing, Properties
+from interfaces.brokers import Delivery, Outgoing
 from interfaces.envelope import (
     MAX_BODY_BYTES,
     Request,
@@ -192,6 +193,8 @@ def test_any_routing_key_but_the_slot_is_misrouted(key: str) -> None:
         (body_of(message={"attachments": [{"chatsky_attachment_type": "image", "source": 7}]}), Reason.BAD_SHAPE),
         (body_of(ctx_id=...), Reason.BAD_SHAPE),
         (body_of(ctx_id=7), Reason.BAD_SHAPE),
+        (body_of(ctx_id=""), Reason.BAD_CONTEXT_ID),
+        (body_of(ctx_id="\ud800"), Reason.BAD_JSON),
         (body_of(update_ctx_misc=[1]), Reason.BAD_SHAPE),
         (body_of(unknown=1), Reason.BAD_SHAPE),
         (body_of(message={"origin": {"interface": "has space"}}), Reason.BAD_SHAPE),
@@ -214,10 +217,8 @@ def test_no_bytes_raise_anything_but_a_rejection(body: bytes) -> None:
 
 @given(body=almost_requests)
 def test_no_json_raises_anything_but_a_rejection(body: Any) -> None:
-    try:
+    with suppress(RequestRejected):
         decode_body(json.dumps(body | {"version": 1} if isinstance(body, dict) else body).encode())
-    except RequestRejected as rejected:
-        assert rejected.detail
 
 
 @pytest.mark.parametrize("longest", ["x" * 200, "ü" * 100, "🎉" * 50])
@@ -355,7 +356,7 @@ def test_an_answer_that_cannot_travel_is_rejected_with_the_cause_for_operators_o
 def test_a_reply_at_the_size_limit_travels_and_one_byte_more_is_rejected() -> None:
     overhead = len(encode_reply(request(), Message(""), {}, 1))
     assert len(encode_reply(request(), Message("x" * (MAX_BODY_BYTES - overhead)), {}, 1)) == MAX_BODY_BYTES
-    with pytest.raises(RequestRejected, match="too large|limit"):
+    with pytest.raises(RequestRejected, match=f"{MAX_BODY_BYTES + 1} bytes"):
         encode_reply(request(), Message("x" * (MAX_BODY_BYTES - overhead + 1)), {}, 1)
 
 

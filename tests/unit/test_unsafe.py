@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from interfaces.data_model import PICKLED_FIELDS
 from interfaces.errors import Reason, RequestRejected
-from interfaces.unsafe import PICKLED_FIELDS, refuse_unsafe
+from interfaces.unsafe import refuse_unsafe
 
 PICKLE = base64.b64encode(pickle.dumps({"any": "object"})).decode()
 

@@ -1,0 +1,197 @@
+"""The doctor's checks of RabbitMQ. Nothing of the topology is created or changed; the probe's queue is deleted again.
+
+Called by `doctor` alone, which is why it may use the client library directly.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from datetime import timedelta
+from typing import Any, Final
+from uuid import uuid4
+
+import aio_pika
+from aio_pika.abc import AbstractConnection
+from aiormq.abc import AbstractChannel
+from aiormq.exceptions import ChannelNotFoundEntity
+
+from interfaces.brokers import Delivery, Outgoing, Properties
+from interfaces.brokers.declare import raw_channel
+from interfaces.brokers.mapping import amqp_errors
+from interfaces.brokers.rabbitmq import RabbitMQBroker
+from interfaces.errors import BrokerRefused, BrokerUnavailable, Unroutable
+from interfaces.topology import Arguments, Topology
+from worker.cli.findings import Finding, fail, ok, warn
+from worker.cli.servers import is_memory, shown
+from worker.settings import Settings
+
+CONNECT_SECONDS: Final = 10.0
+PROBE_QUEUE_LIFE: Final = timedelta(minutes=1)
+NO_SLOT: Final = "doctor"
+"""A routing key that no request has: a message under it comes back, which proves that publishing is allowed."""
+
+APPLY: Final = "switchboard topology apply"
+MEND_SHARDS: Final = "set SWITCHBOARD_SHARDS to the number of shards in use"
+MEND_REFUSED: Final = (
+    "where a permission is missing, give it; where properties differ, set SWITCHBOARD_MAX_LENGTH as it was, or delete "
+    f"the queue once it is empty and run {APPLY}"
+)
+
+
+async def check_rabbitmq(settings: Settings) -> AsyncGenerator[Finding]:
+    """Check one thing after the other, and stop at the first that makes the others pointless."""
+    if is_memory(settings.amqp_url):
+        yield ok("RabbitMQ", "embedded (memory://): one process, nothing kept")
+        return
+    url = settings.amqp_url.get_secret_value()
+    broker = RabbitMQBroker(url, publish_timeout=settings.publish_timeout, connect_timeout=CONNECT_SECONDS)
+    try:
+        await broker.open()
+        yield ok("RabbitMQ", f"version {await broker.version()} at {shown(settings.amqp_url)}")
+        with amqp_errors("connecting to RabbitMQ"):
+            connection = await aio_pika.connect(url, timeout=CONNECT_SECONDS)
+        async with connection:
+            topology = await _check_topology(connection, settings.topology)
+            yield topology
+            yield await _check_permissions(broker, settings, is_declared=topology.status == "ok")
+            if topology.status == "ok":
+                yield await _check_consumers(broker, settings.topology)
+                yield await _check_dead_letters(broker, settings.topology)
+    except BrokerUnavailable as error:
+        yield fail("RabbitMQ", str(error), "start it, or correct host and port in SWITCHBOARD_AMQP_URL")
+    except BrokerRefused as error:
+        yield fail("RabbitMQ", str(error), "mend it on the broker, or correct SWITCHBOARD_AMQP_URL")
+    finally:
+        await broker.close()
+
+
+async def _check_topology(connection: AbstractConnection, topology: Topology) -> Finding:
+    check = "topology"
+    wanted = _wanted(topology)
+    try:
+        missing = [name for name, (passive, _) in wanted.items() if not await _exists(connection, passive)]
+        if len(missing) == len(wanted):
+            return warn(
+                check, f"nothing is declared in namespace {topology.namespace!r}", f"{APPLY}, or start a worker"
+            )
+        beyond = topology.shard_queue(topology.shards)
+        if await _exists(connection, _declarations_of_queue(beyond, {})[0]):
+            return fail(check, f"more than {topology.shards} shards: queue {beyond!r} exists", MEND_SHARDS)
+        if topology.shard_queue(topology.shards - 1) in missing and topology.shard_queue(0) not in missing:
+            return fail(check, f"fewer than {topology.shards} shards: there is no {', '.join(missing)}", MEND_SHARDS)
+        if missing:
+            return fail(check, f"missing: {', '.join(missing)}", APPLY)
+        with amqp_errors("comparing the topology"):
+            for _, declaration in wanted.values():
+                await _on_channel(connection, declaration)
+    except BrokerRefused as error:
+        return fail(check, str(error), MEND_REFUSED)
+    return ok(check, f"namespace {topology.namespace!r}, {topology.shards} shards, as it should be")
+
+
+Call = Callable[[AbstractChannel], Awaitable[Any]]
+
+
+def _wanted(topology: Topology) -> dict[str, tuple[Call, Call]]:
+    """By name: the passive declaration, and the one RabbitMQ refuses where a thing exists with other properties."""
+    kinds = {topology.requests_exchange: "direct", topology.replies_exchange: "topic", topology.dead: "fanout"}
+    wanted = {f"exchange {exchange}": _declarations_of_exchange(exchange, kind) for exchange, kind in kinds.items()}
+    for queue in topology.shard_queues:
+        wanted[queue] = _declarations_of_queue(queue, topology.shard_arguments)
+    wanted[topology.dead] = _declarations_of_queue(topology.dead, topology.dead_arguments)
+    return wanted
+
+
+def _declarations_of_exchange(exchange: str, kind: str) -> tuple[Call, Call]:
+    return (
+        lambda channel: channel.exchange_declare(exchange, passive=True),
+        lambda channel: channel.exchange_declare(exchange, exchange_type=kind, durable=True),
+    )
+
+
+def _declarations_of_queue(queue: str, arguments: Arguments) -> tuple[Call, Call]:
+    return (
+        lambda channel: channel.queue_declare(queue, passive=True),
+        lambda channel: channel.queue_declare(queue, durable=True, arguments=dict(arguments)),
+    )
+
+
+async def _exists(connection: AbstractConnection, passive: Call) -> bool:
+    with amqp_errors("looking for the topology"):
+        try:
+            await _on_channel(connection, passive)
+        except ChannelNotFoundEntity:
+            return False
+    return True
+
+
+async def _on_channel(connection: AbstractConnection, call: Call) -> None:
+    # The broker closes a channel on which something was refused, so each call has its own.
+    channel = await raw_channel(connection)
+    try:
+        await call(channel)
+    finally:
+        await channel.close()
+
+
+async def _check_permissions(broker: RabbitMQBroker, settings: Settings, *, is_declared: bool) -> Finding:
+    check = "RabbitMQ permissions"
+    topology = settings.topology
+    queue = f"{topology.reply_prefix}doctor-{uuid4()}"
+    try:
+        try:
+            bindings = [(topology.replies_exchange, NO_SLOT)] if is_declared else []
+            await broker.declare_reply_queue(queue, PROBE_QUEUE_LIFE, bindings, replicated=True)
+            await _pass_a_message(broker, queue, settings.publish_timeout)
+            if is_declared:
+                await _publish_request_to_nobody(broker, topology)
+        finally:
+            await broker.delete_queue(queue)
+    except BrokerRefused as error:
+        return fail(check, str(error), f"allow this user to configure, write and read {topology.namespace}.*")
+    except (BrokerUnavailable, TimeoutError) as error:
+        detail = f"a message through queue {queue!r} did not arrive: {str(error) or 'no answer in time'}"
+        return fail(check, detail, "look for alarms (memory, disk) and unavailable nodes: rabbitmq-diagnostics alarms")
+    return ok(check, "declare, publish, consume, delete")
+
+
+async def _pass_a_message(broker: RabbitMQBroker, queue: str, seconds: float) -> None:
+    arrived: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
+
+    def deliver(delivery: Delivery) -> None:
+        if not arrived.done():
+            arrived.set_result(delivery)
+
+    channel = await broker.consume(queue, 1, deliver)
+    try:
+        await broker.publish(Outgoing("", queue, b"{}", Properties(message_id=str(uuid4()))))
+        async with asyncio.timeout(seconds):
+            await channel.ack(await arrived)
+    finally:
+        await channel.close()
+
+
+async def _publish_request_to_nobody(broker: RabbitMQBroker, topology: Topology) -> None:
+    try:
+        await broker.publish(Outgoing(topology.requests_exchange, NO_SLOT, b"{}", Properties(message_id=str(uuid4()))))
+    except Unroutable:
+        return
+
+
+async def _check_consumers(broker: RabbitMQBroker, topology: Topology) -> Finding:
+    idle = []
+    for queue in topology.shard_queues:
+        state = await broker.queue_state(queue)
+        if state is None or not state.consumers:
+            idle.append(queue)
+    if idle:
+        detail = f"{len(idle)} of {topology.shards} shards have no consumer: their requests wait"
+        return warn("consumers", detail, "switchboard run APP")
+    return ok("consumers", f"every one of {topology.shards} shards is consumed")
+
+
+async def _check_dead_letters(broker: RabbitMQBroker, topology: Topology) -> Finding:
+    state = await broker.queue_state(topology.dead)
+    if state is not None and state.messages:
+        detail = f"{state.messages} in queue {topology.dead!r}"
+        return warn("dead letters", detail, "look at their x-switchboard-reason headers, mend the bot or the sender")
+    return ok("dead letters", "none")

@@ -1,0 +1,122 @@
+"""The doctor's checks of Redis (or Valkey). It writes one context of its own, and deletes it.
+
+Called by `doctor` alone, which is why it may use the client library directly.
+"""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from typing import Any, Final
+from uuid import uuid4
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from interfaces.errors import StoreRefused, StoreUnavailable, SwitchboardError
+from worker.cli.findings import Finding, fail, ok, warn
+from worker.cli.servers import is_memory, shown
+from worker.settings import Settings
+from worker.stores import ContextStore, Turn
+from worker.stores.opening import open_store
+from worker.stores.redis_errors import store_error
+
+MAX_CLOCK_DIFFERENCE: Final = 1.0
+"""Seconds. More than that, and times in logs and contexts of different machines cannot be put in order."""
+
+
+async def check_redis(settings: Settings) -> AsyncGenerator[Finding]:
+    """Check one thing after the other, and stop at the first that makes the others pointless."""
+    if is_memory(settings.redis_url):
+        yield ok("Redis", "embedded (memory://): one process, nothing kept")
+        return
+    store = open_store(settings)
+    client = _client(settings)
+    try:
+        await store.open()
+        server = await client.info("server")
+        yield ok("Redis", f"version {_version(server)} at {shown(settings.redis_url)}")
+        yield await _check_permissions(store, settings.namespace)
+        yield await _check_persistence(client)
+        yield await _check_eviction(client)
+        yield await _check_clock(client)
+    except (RedisError, OSError) as error:
+        yield fail("Redis", str(store_error(error)), "correct SWITCHBOARD_REDIS_URL, or mend it on the server")
+    except StoreUnavailable as error:
+        yield fail("Redis", str(error), "start it, or correct host and port in SWITCHBOARD_REDIS_URL")
+    except StoreRefused as error:
+        yield fail("Redis", str(error), "mend it on the server, or correct SWITCHBOARD_REDIS_URL")
+    finally:
+        await store.close()
+        with suppress(RedisError, OSError):
+            await client.aclose()
+
+
+def _client(settings: Settings) -> Redis:
+    return Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        socket_timeout=settings.redis_timeout,
+        socket_connect_timeout=settings.redis_timeout,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=True,
+    )
+
+
+def _version(server: dict[str, Any]) -> str:
+    valkey = server.get("valkey_version")
+    return f"{server.get('redis_version')}" + (f" (Valkey {valkey})" if valkey else "")
+
+
+async def _check_permissions(store: ContextStore, namespace: str) -> Finding:
+    check = "Redis permissions"
+    ctx_id = f"switchboard-doctor-{uuid4()}"
+    try:
+        epoch = await store.claim()
+        try:
+            await store.load(ctx_id, "doctor", epoch=epoch, attempt="doctor", history=1)
+            await store.commit(Turn(ctx_id, "doctor", 0, b"{}", {1: b"{}"}, b"{}"))
+            await store.read_turns(ctx_id, [1])
+        finally:
+            await store.delete(ctx_id)
+    except SwitchboardError as error:
+        mend = f"allow this user scripts, hashes and expiry on keys {namespace}:* (ACL SETUSER ... ~{namespace}:*)"
+        return fail(check, str(error), mend)
+    return ok(check, "load, commit, read, delete")
+
+
+async def _check_persistence(client: Redis) -> Finding:
+    check = "persistence"
+    info = await client.info("persistence")
+    if int(info.get("aof_enabled", 0)):
+        return ok(check, "append-only file")
+    try:
+        save = (await client.config_get("save")).get("save", "")
+    except RedisError:
+        detail = "no append-only file; whether there are snapshots cannot be read (CONFIG is not allowed)"
+        return warn(check, detail, "look at the server's `save` and `appendonly` settings")
+    mend = "set appendonly to yes (and appendfsync to always, where not even the last second may be lost)"
+    if not save:
+        return warn(check, "neither append-only file nor snapshots: a restart of Redis forgets every context", mend)
+    return warn(check, f"snapshots only ({save!r}): a crash of Redis forgets the turns since the last one", mend)
+
+
+async def _check_eviction(client: Redis) -> Finding:
+    policy = str((await client.info("memory")).get("maxmemory_policy", "unknown"))
+    if policy == "noeviction":
+        return ok("eviction", "noeviction")
+    detail = f"maxmemory-policy is {policy}: when memory is full, contexts disappear"
+    return warn("eviction", detail, "set maxmemory-policy to noeviction")
+
+
+async def _check_clock(client: Redis) -> Finding:
+    before = time.time()
+    seconds, microseconds = await client.time()
+    halfway = (before + time.time()) / 2
+    difference = halfway - (seconds + microseconds / 1_000_000)
+    if abs(difference) <= MAX_CLOCK_DIFFERENCE:
+        return ok("clock", f"{abs(difference) * 1000:.0f} ms from that of Redis")
+    side = "ahead of" if difference > 0 else "behind"
+    return warn(
+        "clock", f"{abs(difference):.1f} s {side} that of Redis", "synchronise the clocks (NTP) of both machines"
+    )

@@ -1,0 +1,129 @@
+"""`switchboard run`: a worker process, from its start to the exit code that tells a supervisor what happened.
+
+The first SIGTERM or SIGINT stops politely, a second one at once. Neither a thread that is stuck in a bot nor a
+coroutine that ignores its cancellation may keep the process alive after that: their requests are delivered again.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from typing import Final, NoReturn
+
+import click
+
+from interfaces.errors import ExitCode, Fatal
+from worker.cli.commands import ALL_FIELDS, Command, examples, tell, with_settings
+from worker.cli.logs import LEVELS, log_to_stderr
+from worker.cli.servers import is_memory
+from worker.running import Worker
+from worker.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+CLOSING_SECONDS: Final = 10.0
+"""For settling and closing after the drain timeout or a second signal. Connections give up closing after 3 s each."""
+
+
+@click.command(
+    "run",
+    cls=Command,
+    epilog=examples(
+        "SWITCHBOARD_AMQP_URL=amqp://user:password@rabbitmq SWITCHBOARD_REDIS_URL=redis://redis \\\\",
+        "    switchboard run bot:handler",
+        "switchboard run examples.pizza:bot --namespace staging --concurrency 32",
+        "switchboard run my_bot.script:pipeline --log-level debug",
+    ),
+)
+@click.argument("app")
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What is logged.")
+@with_settings(*ALL_FIELDS)
+def command(app: str, log_level: str, settings: Settings) -> None:
+    """Run a bot: take requests, run turns, publish replies.
+
+    APP is module:attribute, looked for in the current directory first: an async or plain function (ctx) -> answer, a
+    pipeline runner, or a Chatsky Pipeline.
+
+    SIGTERM or Ctrl-C stops it: running turns get the drain timeout to finish, exit code 0. A second one, or the
+    timeout, ends it at once; where turns were running, the exit code is 7 and their requests are delivered again.
+    """
+    log_to_stderr(log_level)
+    _warn_of_memory(settings)
+    worker = Worker(app, settings)
+    try:
+        asyncio.run(_supervise(worker))
+    finally:
+        # The loop has given the signals their default effect back: one more, and the exit code would be the signal's.
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _warn_of_memory(settings: Settings) -> None:
+    if is_memory(settings.amqp_url):
+        logger.warning(
+            "SWITCHBOARD_AMQP_URL is memory://: nobody outside this process can talk to the bot. "
+            "To try it, use `switchboard chat --app`"
+        )
+    elif is_memory(settings.redis_url):
+        logger.warning(
+            "SWITCHBOARD_REDIS_URL is memory://: contexts end with this process, and no other worker sees them"
+        )
+
+
+async def _supervise(worker: Worker) -> None:
+    """Run `worker` until it ends or is told to. Ends the process itself where something of the bot is left running."""
+    working = asyncio.create_task(worker.run(), name="worker")
+    ending = _end_on_signals(worker, working)
+    overdue = asyncio.create_task(ending.wait(), name="await the end")
+    await asyncio.wait({working, overdue}, return_when=asyncio.FIRST_COMPLETED)
+    if not working.done():
+        logger.error("the worker does not come to an end; ended by force, its requests are delivered again")
+        _leave(ExitCode.UNFINISHED)
+    overdue.cancel()
+    error = None if working.cancelled() else working.exception()
+    if error is not None and not worker.unfinished:
+        raise error
+    if isinstance(error, Fatal):
+        tell(error)
+        _leave(error.exit_code)
+    if error is not None:
+        logger.error("the worker failed", exc_info=error)
+        _leave(ExitCode.FAILED)
+    if worker.unfinished:
+        logger.error("stopped with %d dialogs in a turn: their requests are delivered again", worker.unfinished)
+        _leave(ExitCode.UNFINISHED)
+
+
+def _end_on_signals(worker: Worker, working: "asyncio.Task[None]") -> asyncio.Event:
+    """Stop `worker` on a first signal and cancel it on a second. The event is set when it should long have ended."""
+    loop = asyncio.get_running_loop()
+    overdue = asyncio.Event()
+    received: list[signal.Signals] = []
+
+    def on_signal(number: signal.Signals) -> None:
+        received.append(number)
+        if len(received) == 1:
+            logger.info("%s: stopping, running turns have %g s", number.name, worker.settings.drain_timeout)
+            worker.stop()
+            loop.call_later(worker.settings.drain_timeout + CLOSING_SECONDS, overdue.set)
+        elif len(received) == 2:
+            logger.info("%s again: stopping at once", number.name)
+            working.cancel()
+            loop.call_later(CLOSING_SECONDS, overdue.set)
+        else:
+            overdue.set()
+
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, on_signal, number)
+    return overdue
+
+
+def _leave(code: ExitCode) -> NoReturn:
+    """End the process without waiting for threads, as an ordinary exit would."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
