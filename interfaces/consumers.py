@@ -50,6 +50,11 @@ class KeptConsumer:
         self._channel: Channel | None = None
         self._consuming = asyncio.Event()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a consumer now, by the library's word."""
+        return self._channel is not None and self._channel.is_open
+
     async def wait_consuming(self) -> None:
         """Return once the queue has been consumed for the first time."""
         await self._consuming.wait()

@@ -8,7 +8,7 @@ letter is confirmed; a turn that was abandoned stays unacknowledged and comes ag
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from contextlib import suppress
 from uuid import uuid4
 
@@ -23,6 +23,7 @@ from interfaces.lanes import Lanes
 from interfaces.messages import Message
 from interfaces.messengers import PipelineRunnerFunction, PollingMessengerInterface
 from interfaces.settling import Settler
+from interfaces.shards import Shards
 from interfaces.topology import Topology
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,9 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         self._stopping = False
         self._taken: dict[str, deque[Request]] = {}
         self._rejecting: set[asyncio.Task[None]] = set()
-        self._consumers = [self._keep(queue) for queue in self.topology.shard_queues]
+        self._wanted: frozenset[str] = frozenset(self.topology.shard_queues)
+        self._shards: Shards | None = None
+        self._is_connected = asyncio.Event()
         self.unfinished = 0
         """After `connect` has ended: contexts whose turns did not finish in time; their requests come again."""
 
@@ -92,11 +95,13 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         await self.open()
         self._runner = pipeline_runner
         self._lanes = Lanes(self._turn, self._concurrency)
-        consuming = [asyncio.create_task(kept.run(), name=f"consume {kept.queue}") for kept in self._consumers]
+        self._shards = Shards(self._keep, self._drain_timeout)
+        self._shards.want(self._wanted)
+        self._is_connected.set()
         polling = asyncio.create_task(
             super().connect(pipeline_runner, lambda: not self._stopping and loop(), timeout), name="poll"
         )
-        supervised: list[asyncio.Future[None]] = [polling, self._lanes.failed, *consuming]
+        supervised: list[asyncio.Future[None]] = [polling, self._lanes.failed, self._shards.failed]
         patience = self._drain_timeout
         try:
             await asyncio.wait(supervised, return_when=asyncio.FIRST_COMPLETED)
@@ -104,7 +109,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
             patience = 0 if self._stopping else patience  # `stop` had been called: whoever cancels now is in a hurry.
             raise
         finally:
-            await self._shut_down(patience, polling, consuming)
+            await self._shut_down(patience, polling)
         for ended in supervised:
             if ended.done() and not ended.cancelled():
                 ended.result()
@@ -128,9 +133,21 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         self._stopping = True
         self._wake.set()
 
+    def want(self, queues: Collection[str]) -> None:
+        """Consume these request queues and hand over all others, now or once connected. All, where never called."""
+        self._wanted = frozenset(queues)
+        if self._shards is not None and not self._stopping:
+            self._shards.want(self._wanted)
+
+    @property
+    def consumed(self) -> list[str]:
+        """Request queues this interface has a consumer on, be it the active one or one that waits."""
+        return self._shards.consumed if self._shards is not None else []
+
     async def wait_consuming(self) -> None:
-        """Return once every shard has been consumed; `connect` runs meanwhile."""
-        await asyncio.gather(*(kept.wait_consuming() for kept in self._consumers))
+        """Return once `connect` runs and every queue wanted then has been consumed."""
+        await self._is_connected.wait()
+        await self._connected().wait_consuming()
 
     def current(self, ctx_id: Hashable) -> Request:
         """The request whose turn this context is in. A context has one turn at a time, so its id finds it.
@@ -178,7 +195,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         self._wake.set()
 
     def _decode(self, delivery: Delivery) -> Request | None:
-        if not delivery.channel.is_open:
+        if not self._connected().may_start(delivery.channel):
             return None  # It comes again, here or elsewhere; started now, it could only run twice.
         try:
             return decode_request(delivery, self.topology)
@@ -191,8 +208,10 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
     async def _turn(self, ctx_id: str, message: Message) -> None:
         request = self.current(ctx_id)
         try:
-            if not self._stopping and request.delivery.channel.is_open:
-                await self._run(request, message)
+            channel = request.delivery.channel
+            if not self._stopping and self._connected().may_start(channel):
+                with self._connected().turn(channel):
+                    await self._run(request, message)
         finally:
             self._forget(request)
 
@@ -228,9 +247,12 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
             if not taken:
                 del self._taken[request.ctx_id]
 
-    async def _shut_down(
-        self, patience: float, polling: asyncio.Task[None], consuming: list[asyncio.Task[None]]
-    ) -> None:
+    def _connected(self) -> Shards:
+        if self._shards is None:
+            raise MisuseError("the interface is not connected: await connect(pipeline_runner) first")
+        return self._shards
+
+    async def _shut_down(self, patience: float, polling: asyncio.Task[None]) -> None:
         """Stop in order; each step runs whatever happens to the one before, a cancellation included."""
         self.stop()  # 1. Start no turn any more.
         polling.cancel()
@@ -242,8 +264,9 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
                         await asyncio.wait(self._rejecting)
         finally:
             self.unfinished = await self._lanes.cancel()  # 3. Give up the rest; unacknowledged, they come again.
-            for task in (*consuming, *self._rejecting):
+            for task in self._rejecting:
                 task.cancel()
+            await asyncio.gather(polling, *self._rejecting, return_exceptions=True)
             # 4. Close the channels: acks are on the wire before, and what is unacknowledged goes back in order.
-            await asyncio.gather(polling, *consuming, *self._rejecting, return_exceptions=True)
+            await self._connected().close()
             await self._broker.close()  # 5. Close the connections.

@@ -16,6 +16,7 @@ from interfaces.consumers import Watch
 from interfaces.errors import Unavailable
 from interfaces.rabbitmq import RabbitMQMessengerInterface
 from worker.apps import App, HandlerApp, RunnerApp, adapt, load_app
+from worker.membership import Membership
 from worker.settings import Settings
 from worker.stores import ContextStore
 from worker.stores.opening import open_store
@@ -58,6 +59,7 @@ class Worker:
         )
         self._stop = asyncio.Event()
         self._ready = asyncio.Event()
+        self._side_task_error: BaseException | None = None
 
     async def run(self) -> None:
         """Work until `stop`. Waits for servers that are away, at the start and later.
@@ -94,16 +96,35 @@ class Worker:
         await _patiently("RabbitMQ", self._interface.open)
 
     async def _work(self, runner: TurnRunner) -> None:
-        announcing = asyncio.create_task(self._announce(), name="announce ready")
+        membership = Membership(self._store, self._interface)
+        self._interface.want(())
+        side = [
+            asyncio.create_task(membership.run(), name="membership"),
+            asyncio.create_task(self._announce(membership), name="announce ready"),
+        ]
+        for task in side:
+            task.add_done_callback(self._on_side_task_ended)
         try:
             await self._interface.connect(runner)
         finally:
-            announcing.cancel()
+            for task in side:
+                task.cancel()
+            await asyncio.gather(*side, return_exceptions=True)
+            await membership.leave()
+        if self._side_task_error is not None:
+            raise self._side_task_error
 
-    async def _announce(self) -> None:
+    def _on_side_task_ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._side_task_error = error
+            self.stop()
+
+    async def _announce(self, membership: Membership) -> None:
+        await membership.adapted.wait()
         await self._interface.wait_consuming()
         self._ready.set()
-        logger.info("ready: namespace %r, %d shards", self.settings.namespace, self.settings.shards)
+        shards = len(self._interface.consumed)
+        logger.info("ready: namespace %r, %d of %d shards", self.settings.namespace, shards, self.settings.shards)
 
     async def _until_stopped(self, opening: Coroutine[Any, Any, None]) -> None:
         """Await `opening`, but no longer than until `stop`."""

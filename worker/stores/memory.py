@@ -47,6 +47,7 @@ class MemoryStore:
         self._clock = clock
         self._contexts: OrderedDict[str, _Context] = OrderedDict()
         self._epochs = itertools.count(1)
+        self._workers: dict[str, tuple[float, bytes]] = {}
 
     async def open(self) -> None:
         """Nothing to connect to."""
@@ -115,6 +116,17 @@ class MemoryStore:
         context = self._find(ctx_id)
         self._contexts.pop(ctx_id, None)
         return context is not None and context.version > 0
+
+    async def announce(self, worker: str, info: bytes, lives_for: float) -> dict[str, bytes]:
+        """See `ContextStore.announce`."""
+        now = self._clock()
+        self._workers[worker] = (now + lives_for, info)
+        self._workers = {name: said for name, said in self._workers.items() if said[0] > now}
+        return {name: info for name, (_, info) in self._workers.items()}
+
+    async def withdraw(self, worker: str) -> None:
+        """See `ContextStore.withdraw`."""
+        self._workers.pop(worker, None)
 
     def _find(self, ctx_id: str) -> _Context | None:
         now = self._clock()

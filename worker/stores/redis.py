@@ -39,6 +39,7 @@ _FORGET_START = Script.named("forget_start")
 _PEEK = Script.named("peek")
 _DELETE = Script.named("delete")
 _CLAIM = Script.named("claim")
+_ANNOUNCE = Script.named("announce")
 
 _UNSAFE = re.compile(r"[%{}\x00-\x1f\x7f]")
 
@@ -71,6 +72,7 @@ class RedisStore:
         self._client = Redis.from_pool(pool)
         self._pipeline = TickPipeline(self._client, CONNECTIONS)
         self._namespace = escape(namespace)
+        self._workers = f"{self._namespace}:workers".encode()
         self._retention = retention
         self._ttl = b"%d" % retention.ttl_seconds
 
@@ -79,7 +81,7 @@ class RedisStore:
         try:
             await self._client.ping()
             info: dict[str, Any] = await self._client.info("server")
-            for script in (_LOAD, _COMMIT, _FORGET_START, _PEEK, _DELETE, _CLAIM):
+            for script in (_LOAD, _COMMIT, _FORGET_START, _PEEK, _DELETE, _CLAIM, _ANNOUNCE):
                 await self._client.script_load(script.source)
         except (RedisError, OSError) as error:
             raise store_error(error) from error
@@ -143,6 +145,16 @@ class RedisStore:
     async def delete(self, ctx_id: str) -> bool:
         """See `ContextStore.delete`. Repeated after a lost answer it says False."""
         return bool(await self._pipeline.script(_DELETE, self.key(ctx_id)))
+
+    async def announce(self, worker: str, info: bytes, lives_for: float) -> dict[str, bytes]:
+        """See `ContextStore.announce`."""
+        milliseconds = b"%d" % int(lives_for * 1000)
+        said = await self._pipeline.script(_ANNOUNCE, self._workers, worker.encode(), info, milliseconds, self._ttl)
+        return {name.decode(): info for name, info in zip(said[::2], said[1::2], strict=True)}
+
+    async def withdraw(self, worker: str) -> None:
+        """See `ContextStore.withdraw`."""
+        await self._pipeline.command(b"HDEL", self._workers, worker.encode())
 
     def key(self, ctx_id: str) -> bytes:
         """The one key of a context. The id in braces is what Redis Cluster places it by."""

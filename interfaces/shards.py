@@ -1,0 +1,91 @@
+"""The request queues one interface consumes, taken up and handed over one by one while it runs.
+
+A queue is handed over by closing its channel, after the turns that run on it are finished and settled: what was not
+started goes back to the head in order, and the broker lets the next consumer begin (docs/decisions/0003). Nothing here
+decides which queues; that is whoever calls `want`.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from interfaces.brokers import Channel
+from interfaces.consumers import KeptConsumer
+
+logger = logging.getLogger(__name__)
+
+
+class Shards:
+    """Consumers by queue. `failed` carries the error of one that cannot go on.
+
+    :param keep: makes the consumer of a queue.
+    :param drain_timeout: seconds that running turns have to finish when their queue is handed over; one that takes
+        longer goes on, but its request is delivered again elsewhere and only one of the two can commit.
+    """
+
+    def __init__(self, keep: Callable[[str], KeptConsumer], drain_timeout: float) -> None:
+        self._keep = keep
+        self._drain_timeout = drain_timeout
+        self._kept: dict[str, KeptConsumer] = {}
+        self._consuming: dict[str, asyncio.Task[None]] = {}
+        self._releasing: dict[str, asyncio.Task[None]] = {}
+        self._turns: defaultdict[str, set[asyncio.Task[Any]]] = defaultdict(set)
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def want(self, queues: Collection[str]) -> None:
+        """Consume these queues and hand over all others. Returns at once; a queue still on its way out comes later."""
+        for queue in set(queues) - self._kept.keys():
+            self._kept[queue] = self._keep(queue)
+            task = asyncio.create_task(self._kept[queue].run(), name=f"consume {queue}")
+            self._consuming[queue] = task
+            task.add_done_callback(self._on_ended)
+        for queue in self._kept.keys() - set(queues) - self._releasing.keys():
+            self._releasing[queue] = asyncio.create_task(self._release(queue), name=f"hand over {queue}")
+
+    @property
+    def consumed(self) -> list[str]:
+        """Queues with an open consumer, active or waiting, that are not being handed over."""
+        return sorted(queue for queue, kept in self._kept.items() if kept.is_open and queue not in self._releasing)
+
+    def may_start(self, channel: Channel) -> bool:
+        """Whether a turn may still begin for what this channel delivered; otherwise that comes again elsewhere."""
+        return channel.is_open and channel.queue not in self._releasing
+
+    @contextmanager
+    def turn(self, channel: Channel) -> Iterator[None]:
+        """Hold the channel's queue until the turn in this block has ended."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - this is called in a lane, which is a task
+        running = self._turns[channel.queue]
+        running.add(task)
+        try:
+            yield
+        finally:
+            running.discard(task)
+
+    async def wait_consuming(self) -> None:
+        """Return once every queue wanted now has been consumed."""
+        await asyncio.gather(*(kept.wait_consuming() for kept in list(self._kept.values())))
+
+    async def close(self) -> None:
+        """Close every channel at once, for an interface that has drained its turns itself."""
+        for task in (*self._releasing.values(), *self._consuming.values()):
+            task.cancel()
+        await asyncio.gather(*self._releasing.values(), *self._consuming.values(), return_exceptions=True)
+
+    async def _release(self, queue: str) -> None:
+        try:
+            if running := self._turns[queue]:
+                await asyncio.wait(running, timeout=self._drain_timeout)
+        finally:
+            consuming = self._consuming.pop(queue)
+            consuming.cancel()
+            await asyncio.gather(consuming, return_exceptions=True)
+            del self._kept[queue], self._releasing[queue]
+
+    def _on_ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
+            self.failed.set_exception(error)

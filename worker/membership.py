@@ -1,0 +1,118 @@
+"""Keeps the shards spread over the living workers: announces this one, ranks all, and adapts what it consumes.
+
+A shard changes hands in steps that each worker takes by itself, seeing what the others say of themselves: its next
+owner consumes it and waits; nobody else waits before it; then its owner closes the channel, and the broker promotes the
+one that waits. While Redis is away the assignment is frozen, and nobody lets go of what it has.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from interfaces.errors import StoreUnavailable
+from interfaces.rabbitmq import RabbitMQMessengerInterface
+from worker.ranking import rank
+from worker.stores import ContextStore
+
+logger = logging.getLogger(__name__)
+
+BEAT_SECONDS = 0.5
+LIFE_SECONDS = 5.0
+"""Ten missed beats: longer than a pause of a busy machine, shorter than anybody waits for balance. A dead worker's
+shards do not wait for this, the broker promotes their standbys at once."""
+
+HAND_OVER_SECONDS = 10.0
+"""How long an owner waits for the next one to be in line before it lets go all the same."""
+
+
+class Member(BaseModel):
+    """What a worker says of itself."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    consuming: list[str] = Field(default_factory=list)
+    """Request queues it is the owner of."""
+    subscribed: list[str] = Field(default_factory=list)
+    """Request queues it has a consumer on, those it only waits for included."""
+
+
+class Membership:
+    """One worker's part in spreading the shards of `interface`."""
+
+    def __init__(self, store: ContextStore, interface: RabbitMQMessengerInterface) -> None:
+        self._store = store
+        self._interface = interface
+        self._name = interface.name
+        self._shards = interface.topology.shard_queues
+        self._owned: set[str] = set()
+        self._letting_go: dict[str, float] = {}
+        self.adapted = asyncio.Event()
+        """Set once the first list of workers has been seen."""
+
+    async def run(self) -> None:
+        """Announce and adapt, until cancelled."""
+        while True:
+            members = await self._beat()
+            if members is not None:
+                self._interface.want(self._adapt(members))
+                self.adapted.set()
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def leave(self) -> None:
+        """Take this worker off the list, so that the others share its shards at once."""
+        try:
+            await self._store.withdraw(self._name)
+        except StoreUnavailable as error:
+            logger.info("could not withdraw, the others will notice within %g s: %s", LIFE_SECONDS, error)
+
+    async def _beat(self) -> dict[str, Member] | None:
+        said = Member(consuming=sorted(self._owned), subscribed=self._interface.consumed)
+        try:
+            living = await self._store.announce(self._name, said.model_dump_json().encode(), LIFE_SECONDS)
+        except StoreUnavailable as error:
+            logger.warning("workers cannot see each other, shards stay where they are: %s", error)
+            return None
+        return {name: _read(name, info) for name, info in living.items()}
+
+    def _adapt(self, members: Mapping[str, Member]) -> set[str]:
+        """The queues to consume from now on. Notes which of them this worker owns."""
+        places = rank(
+            self._shards,
+            {name: member.consuming for name, member in members.items()},
+            {name: member.subscribed for name, member in members.items()},
+        )
+        others = {name: member for name, member in members.items() if name != self._name}
+        subscribed = set(self._interface.consumed)
+        owned_elsewhere = {shard for member in others.values() for shard in member.consuming}
+        wanted: set[str] = set()
+        owned: set[str] = set()
+        for shard, place in places.items():
+            if place.primary == self._name:
+                wanted.add(shard)
+                # Said only once the owner before has let go: two that say it would be ranked against each other.
+                if shard in self._owned or (shard in subscribed and shard not in owned_elsewhere):
+                    owned.add(shard)
+            elif shard in self._owned and not self._may_let_go(shard, place.primary, others):
+                wanted.add(shard)
+                owned.add(shard)
+            elif place.standby == self._name and shard not in self._owned:
+                wanted.add(shard)
+        self._letting_go = {shard: since for shard, since in self._letting_go.items() if shard in owned}
+        self._owned = owned
+        return wanted
+
+    def _may_let_go(self, shard: str, successor: str, others: Mapping[str, Member]) -> bool:
+        """Whether the successor, and only it, waits for the shard; or this has lasted too long."""
+        in_line = [name for name, member in others.items() if shard in member.subscribed]
+        now = asyncio.get_running_loop().time()
+        return in_line == [successor] or now - self._letting_go.setdefault(shard, now) > HAND_OVER_SECONDS
+
+
+def _read(name: str, info: bytes) -> Member:
+    try:
+        return Member.model_validate_json(info)
+    except ValidationError as error:
+        logger.warning("worker %r says of itself what cannot be read: %s", name, error)
+        return Member()
