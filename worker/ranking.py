@@ -6,7 +6,7 @@ to, is decided by rendezvous hashing (Thaler and Ravishankar, 1998) within a bou
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -51,18 +51,36 @@ def _spread(
     for shard in sorted(set(shards) - placed.keys()):
         others = [worker for worker in claims if worker != excluded.get(shard)]
         if others:
-            # Where only the excluded one has room left, somebody else carries one too many.
-            worker = max(
-                others,
-                key=lambda worker: (
-                    min(room[worker], 1),
-                    shard in next_in_line.get(worker, ()),
-                    _weight(worker, shard),
-                ),
-            )
-            placed[shard] = worker
-            room[worker] -= 1
+            _place(shard, others, placed, room, next_in_line, excluded)
     return placed
+
+
+def _place(
+    shard: str,
+    others: Sequence[str],
+    placed: dict[str, str],
+    room: dict[str, int],
+    next_in_line: Holdings,
+    excluded: Mapping[str, str],
+) -> None:
+    """Give `shard` to one of `others`: who has room, is next in line, weighs most, in this order."""
+
+    def preference(worker: str) -> tuple[bool, bool, int]:
+        return room[worker] > 0, shard in next_in_line.get(worker, ()), _weight(worker, shard)
+
+    worker = max(others, key=preference)
+    if room[worker] <= 0:
+        # Only the excluded one has room left: it takes over another shard, from somebody who can have this one.
+        free = excluded[shard]
+        swaps = [other for other in sorted(placed) if placed[other] != free and excluded.get(other) != free]
+        if swaps:
+            swap = max(swaps, key=lambda other: _weight(free, other))
+            worker = placed[swap]
+            placed[swap] = free
+            room[worker] += 1
+            room[free] -= 1
+    placed[shard] = worker
+    room[worker] -= 1
 
 
 def _undisputed(shards: Iterable[str], claims: Holdings, excluded: Mapping[str, str]) -> dict[str, list[str]]:
