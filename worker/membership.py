@@ -47,15 +47,21 @@ class Membership:
         self._name = interface.name
         self._shards = interface.topology.shard_queues
         self._owned: set[str] = set()
+        self._frozen_until = 0.0
         self._letting_go: dict[str, float] = {}
         self.adapted = asyncio.Event()
         """Set once the first list of workers has been seen."""
+
+    @property
+    def owned(self) -> list[str]:
+        """Request queues this worker says it is the owner of."""
+        return sorted(self._owned)
 
     async def run(self) -> None:
         """Announce and adapt, until cancelled."""
         while True:
             members = await self._beat()
-            if members is not None:
+            if members is not None and asyncio.get_running_loop().time() >= self._frozen_until:
                 self._interface.want(self._adapt(members))
                 self.adapted.set()
             await asyncio.sleep(BEAT_SECONDS)
@@ -68,11 +74,15 @@ class Membership:
             logger.info("could not withdraw, the others will notice within %g s: %s", LIFE_SECONDS, error)
 
     async def _beat(self) -> dict[str, Member] | None:
-        said = Member(consuming=sorted(self._owned), subscribed=self._interface.consumed)
+        said = Member(consuming=self.owned, subscribed=self._interface.consumed)
         try:
             living = await self._store.announce(self._name, said.model_dump_json().encode(), LIFE_SECONDS)
         except StoreUnavailable as error:
-            logger.warning("workers cannot see each other, shards stay where they are: %s", error)
+            now = asyncio.get_running_loop().time()
+            if now >= self._frozen_until:
+                logger.warning("workers cannot see each other, shards stay where they are: %s", error)
+            # Back again, the list holds only who was quickest to announce itself: wait until everybody has.
+            self._frozen_until = now + LIFE_SECONDS
             return None
         return {name: _read(name, info) for name, info in living.items()}
 

@@ -57,6 +57,7 @@ class Worker:
             drain_timeout=self.settings.drain_timeout,
             watch=Watch(self.settings.watch_every, self.settings.watch_lost_after),
         )
+        self._membership = Membership(self._store, self._interface)
         self._stop = asyncio.Event()
         self._ready = asyncio.Event()
         self._side_task_error: BaseException | None = None
@@ -87,6 +88,16 @@ class Worker:
         await self._ready.wait()
 
     @property
+    def consumed(self) -> list[str]:
+        """Request queues this worker has a consumer on, those it only waits for included."""
+        return self._interface.consumed
+
+    @property
+    def owned(self) -> list[str]:
+        """Request queues this worker is the owner of, as far as the workers' list goes; the broker decides."""
+        return self._membership.owned
+
+    @property
     def unfinished(self) -> int:
         """After `run`: contexts whose turns were given up at the end of the drain timeout."""
         return self._interface.unfinished
@@ -96,7 +107,7 @@ class Worker:
         await _patiently("RabbitMQ", self._interface.open)
 
     async def _work(self, runner: TurnRunner) -> None:
-        membership = Membership(self._store, self._interface)
+        membership = self._membership
         self._interface.want(())
         side = [
             asyncio.create_task(membership.run(), name="membership"),
