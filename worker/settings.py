@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     watch_lost_after: float = Field(
         default=60.0, gt=0, description="Seconds without a consumer, though connected, after which the process ends."
     )
+    processes: int = Field(default=1, ge=1, le=MAX_SHARDS, description="Worker processes that `switchboard run` keeps.")
 
     @field_validator("amqp_url")
     @classmethod
@@ -85,6 +86,16 @@ class Settings(BaseSettings):
     def topology(self) -> Topology:
         """What is declared on the broker."""
         return Topology(namespace=self.namespace, shards=self.shards, max_length=self.max_length)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What was set, as environment variables for another process. Passwords stand in it as they are."""
+        values = {name: getattr(self, name) for name in self.model_fields_set}
+        return {
+            ENV_PREFIX + name.upper(): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            for name, value in values.items()
+            if value is not None
+        }
 
     @property
     def is_embedded(self) -> bool:

@@ -26,7 +26,7 @@ from tenacity import (
 from interfaces.brokers import Channel
 from interfaces.context import Context, TurnRecord
 from interfaces.envelope import Request, decode_body, encode_reply
-from interfaces.errors import Reason, RequestRejected, StoreUnavailable, VersionConflict
+from interfaces.errors import Reason, RequestRejected, StoreUnavailable, TurnAbandoned, VersionConflict
 from interfaces.foreign import stray_cancellations_caught
 from interfaces.messages import Message
 from worker import records
@@ -100,11 +100,20 @@ class TurnRunner:
         """This worker's epoch for what `channel` delivers, claimed at its first delivery.
 
         Not when the channel opens: a waiting consumer may be promoted hours later, and its epoch must be higher than
-        the one of the consumer it follows.
+        the one of the consumer it follows. Raises `TurnAbandoned` where the channel was lost before that.
         """
         if channel not in self._epochs:
-            self._epochs[channel] = asyncio.ensure_future(_while_store_is_away(self._store.claim))
+            self._epochs[channel] = asyncio.ensure_future(self._claim(channel))
         return await asyncio.shield(self._epochs[channel])
+
+    async def _claim(self, channel: Channel) -> int:
+        epoch = await _while_store_is_away(self._store.claim)
+        # This process may have slept between the delivery and the claim, and others may have finished the delivered
+        # requests since: then the new epoch would be higher than theirs. A channel that is open after the claim rules
+        # that out, because whoever follows on it claims later.
+        if not await channel.verify():
+            raise TurnAbandoned("the channel was lost before an epoch was claimed for it")
+        return epoch
 
     async def _load(self, request: Request, epoch: int, attempt: str) -> Loaded:
         async def load() -> Loaded:

@@ -73,6 +73,10 @@ class Channel(Protocol):
     async def wait_closed(self) -> None:
         """Return when the channel is closed, by whatever: asked for, connection lost, cancelled by the broker."""
 
+    async def verify(self) -> bool:
+        """Ask the broker, on this channel, whether it is still open there; `is_open` may be what a paused process
+        remembers. True means: when this was called, nobody else had been given what the channel has delivered."""
+
     async def ack(self, delivery: Delivery) -> None:
         """Settle a delivery of this channel. On a closed channel it does nothing: the message comes again."""
 

@@ -59,6 +59,10 @@ class MemoryChannel:
         """Wait until the channel is closed, by its owner or with its queue."""
         await self._closed.wait()
 
+    async def verify(self) -> bool:
+        """Whether the channel is open; here there is nobody else to ask."""
+        return self.is_open
+
     async def ack(self, delivery: Delivery) -> None:
         """Settle; silent on a closed channel. An ack of what is not outstanding closes the channel, as on RabbitMQ."""
         if not self.is_open:

@@ -20,7 +20,7 @@ from pamqp import commands
 from interfaces.brokers import Channel, Delivery, Outgoing, QueueState, declare, tolerant_decoding
 from interfaces.brokers.mapping import CONNECTION_LOST, amqp_errors
 from interfaces.brokers.properties import from_amqp, to_amqp
-from interfaces.errors import BrokerUnavailable, PublishTimeout, Unroutable
+from interfaces.errors import BrokerRefused, BrokerUnavailable, PublishTimeout, Unroutable
 from interfaces.topology import Topology, reply_queue_arguments
 
 tolerant_decoding.install()
@@ -35,9 +35,10 @@ PORTS = {"amqp": 5672, "amqps": 5671}
 class RabbitMQChannel:
     """One consumer on one queue; see `interfaces.brokers.Channel`."""
 
-    def __init__(self, channel: AbstractChannel, queue: str) -> None:
+    def __init__(self, channel: AbstractChannel, queue: str, prefetch: int) -> None:
         self.queue = queue
         self._channel = channel
+        self._prefetch = prefetch
         self._closed = asyncio.Event()
         channel.closing.add_done_callback(lambda _: self._closed.set())
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
@@ -51,6 +52,14 @@ class RabbitMQChannel:
     async def wait_closed(self) -> None:
         """Wait until either side closed the channel."""
         await self._closed.wait()
+
+    async def verify(self) -> bool:
+        """One round trip on this channel. A stalled connection answers once its heartbeat has ended it: False."""
+        with suppress(BrokerUnavailable, BrokerRefused), amqp_errors(f"verifying the consumer of {self.queue!r}"):
+            # Of the methods that have an answer, this one changes nothing when it is repeated.
+            await self._channel.basic_qos(prefetch_count=self._prefetch)
+            return self.is_open
+        return False
 
     async def ack(self, delivery: Delivery) -> None:
         """Settle; silent on a closed channel."""
@@ -228,17 +237,20 @@ class RabbitMQBroker:
         connection = await self._consuming.get()
         with amqp_errors(f"consuming queue {queue!r}"):
             raw = await declare.raw_channel(connection)
-            channel = RabbitMQChannel(raw, queue)
+            channel = RabbitMQChannel(raw, queue, prefetch)
 
             async def on_message(message: DeliveredMessage) -> None:
                 deliver(_delivery(message, channel))
 
+            consuming = False
             try:
                 await raw.basic_qos(prefetch_count=prefetch)
                 await raw.basic_consume(queue, on_message)
-            except CONNECTION_LOST:
-                await channel.close()
-                raise
+                consuming = True
+            finally:
+                # Cancelled or failed, the broker may have the consumer: nobody else would ever close its channel.
+                if not consuming:
+                    await channel.close()
         return channel
 
     async def queue_state(self, queue: str) -> QueueState | None:

@@ -241,3 +241,17 @@ async def test_deliveries_are_not_made_inside_the_publishing_task(broker: Broker
     await publish_numbers(broker, topology, range(3))
     await inbox.wait_for(3)
     assert asyncio.current_task() not in tasks
+
+
+async def test_a_channel_is_verified_while_it_is_open_and_not_once_it_is_closed(
+    broker: Broker, topology: Topology
+) -> None:
+    queue = await publish_numbers(broker, topology, range(5))
+    inbox = Inbox()
+    channel = await broker.consume(queue, 3, inbox)
+    await inbox.wait_for(3)
+    assert await channel.verify()
+    assert channel.is_open
+    assert len(inbox.bodies) == 3, "the question must not change the prefetch"
+    await channel.close()
+    assert not await channel.verify()

@@ -27,12 +27,19 @@ class TcpProxy:
         """Bytes of the server that `drop_replies` kept from clients."""
         self.accepted = 0
         """Connections taken from clients."""
+        self.delay = 0.0
+        """Seconds that each piece of data is held back, in both directions; may be changed at any time."""
         self._target = (host, port)
         self._server: asyncio.Server | None = None
         self._links: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._dropping = False
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open now."""
+        return len(self._links)
 
     async def start(self) -> None:
         """Begin to listen: at first on a free port, after `close` on the same one."""
@@ -106,17 +113,23 @@ class TcpProxy:
                 with suppress(OSError):
                     await writer.wait_closed()
 
+    async def _passage(self) -> None:
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        await self._flowing.wait()
+
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(CHUNK):
-            await self._flowing.wait()
+            await self._passage()
             self.sent += len(data)
             writer.write(data)
             await writer.drain()
+        await self._passage()  # the end of a connection is a packet too
 
     async def _replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         lost = False
         while data := await reader.read(CHUNK):
-            await self._flowing.wait()
+            await self._passage()
             if self._dropping:
                 self.dropped += len(data)
                 lost = True
@@ -126,3 +139,4 @@ class TcpProxy:
                 self.received += len(data)
                 writer.write(data)
                 await writer.drain()
+        await self._passage()

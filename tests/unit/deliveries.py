@@ -17,6 +17,9 @@ class StubChannel:
     async def wait_closed(self) -> None:
         raise NotImplementedError
 
+    async def verify(self) -> bool:
+        return self.is_open
+
     async def ack(self, delivery: Delivery) -> None:
         self.acked.append(delivery)
 

@@ -31,6 +31,9 @@ class OpenChannel:
 
     async def wait_closed(self) -> None: ...
 
+    async def verify(self) -> bool:
+        return self.is_open
+
     async def ack(self, delivery: Delivery) -> None: ...
 
     async def close(self) -> None: ...
@@ -222,6 +225,20 @@ async def test_a_worker_whose_channel_was_taken_over_gives_the_turn_up(bench: Be
     with pytest.raises(TurnAbandoned):
         await bench.turn(runner, "more", "r2")
     assert (await bench.stored()).version == 1
+
+
+async def test_a_worker_that_slept_between_delivery_and_claim_does_not_run_what_others_have_done(bench: Bench) -> None:
+    """Its new epoch is the highest of all, and the reply has left the window: only the lost channel tells."""
+
+    async def claim_after_a_long_sleep() -> int:
+        bench.channel.is_open = False
+        return await claim()
+
+    claim = bench.store.claim
+    bench.store.claim = claim_after_a_long_sleep  # type: ignore[method-assign]  # the moment between two steps
+    with pytest.raises(TurnAbandoned, match="channel was lost"):
+        await bench.turn(bench.runner(echo), "hello", "r1")
+    assert await bench.store.peek("ctx", 1) is None
 
 
 async def test_no_answer_sends_no_message_and_not_the_one_before(bench: Bench) -> None:

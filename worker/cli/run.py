@@ -2,6 +2,7 @@
 
 The first SIGTERM or SIGINT stops politely, a second one at once. Neither a thread that is stuck in a bot nor a
 coroutine that ignores its cancellation may keep the process alive after that: their requests are delivered again.
+With `--processes N` it is the supervisor's process instead, and each worker is this command once more, `--supervised`.
 """
 
 import asyncio
@@ -9,7 +10,8 @@ import logging
 import os
 import signal
 import sys
-from typing import Final, NoReturn
+from collections.abc import Coroutine
+from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
@@ -19,6 +21,9 @@ from worker.cli.logs import LEVELS, log_to_stderr
 from worker.cli.servers import is_memory
 from worker.running import Worker
 from worker.settings import Settings
+from worker.supervisor import Supervisor, end_with_supervisor
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +41,14 @@ CLOSING_SECONDS: Final = 10.0
         "    switchboard run bot:handler",
         "switchboard run examples.pizza:bot --namespace staging --concurrency 32",
         "switchboard run my_bot.script:pipeline --log-level debug",
+        "switchboard run bot:handler --processes 4",
     ),
 )
 @click.argument("app")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What is logged.")
+@click.option("--supervised", is_flag=True, hidden=True, help="Started by a supervisor: end with standard input.")
 @with_settings(*ALL_FIELDS)
-def command(app: str, log_level: str, settings: Settings) -> None:
+def command(app: str, log_level: str, supervised: bool, settings: Settings) -> None:
     """Run a bot: take requests, run turns, publish replies.
 
     APP is module:attribute, looked for in the current directory first: an async or plain function (ctx) -> answer, a
@@ -49,16 +56,45 @@ def command(app: str, log_level: str, settings: Settings) -> None:
 
     SIGTERM or Ctrl-C stops it: running turns get the drain timeout to finish, exit code 0. A second one, or the
     timeout, ends it at once; where turns were running, the exit code is 7 and their requests are delivered again.
+
+    With --processes above 1, a supervisor keeps as many workers running: it passes signals on, starts a worker that
+    crashed again, and ends where one ends with a code from 2 to 5.
     """
     log_to_stderr(log_level)
+    if supervised:
+        end_with_supervisor(settings.drain_timeout + CLOSING_SECONDS)
+    elif settings.processes > 1:
+        code = _until_ended(_keep_running(app, log_level, settings))
+        raise click.exceptions.Exit(code)
     _warn_of_memory(settings)
-    worker = Worker(app, settings)
+    _until_ended(_supervise(Worker(app, settings)))
+
+
+def _until_ended(running: Coroutine[Any, Any, T]) -> T:
     try:
-        asyncio.run(_supervise(worker))
+        return asyncio.run(running)
     finally:
         # The loop has given the signals their default effect back: one more, and the exit code would be the signal's.
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
+
+
+async def _keep_running(app: str, log_level: str, settings: Settings) -> int:
+    """Run several workers until they end or are told to; the exit code."""
+    # As this process was started itself, up to its arguments: by `-m worker.cli`, a worker would find a folder `worker`
+    # of the bot instead. Settings go by the environment, for there may be passwords in them.
+    start = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv[1:])]
+    supervisor = Supervisor(
+        [sys.executable, *start, "run", "--log-level", log_level, "--supervised", "--", app],
+        {**os.environ, **settings.environment},
+        processes=settings.processes,
+        polite_seconds=settings.drain_timeout + CLOSING_SECONDS,
+        abrupt_seconds=CLOSING_SECONDS,
+    )
+    loop = asyncio.get_running_loop()
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, supervisor.on_signal, number)
+    return await supervisor.run()
 
 
 def _warn_of_memory(settings: Settings) -> None:

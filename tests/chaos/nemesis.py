@@ -1,0 +1,253 @@
+"""A seeded schedule of faults, in three tracks side by side: workers, links, servers.
+
+Each track deals its faults like a shuffled pack of cards, so all of them occur before one occurs again. A fault must
+prove that it happened, and one that cannot ends the run: chaos that was not there proves nothing.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import count
+from typing import Final
+
+from tests.chaos.workers import NOT_STARTED_YET, STOPPED_IN_ORDER, Link, WorkerSlot
+from tests.chaos.world import OUTLAST_SECONDS, World
+
+NOTICE_SECONDS: Final = 60.0
+"""How long a fault may take to show its effect, on a busy machine and while other faults are there."""
+
+PROMOTION_SECONDS: Final = 1.0
+"""For RabbitMQ to give the shards of a dead worker to the next one: 6 to 22 ms where nothing else is going on."""
+
+REST_SECONDS: Final = (0.5, 2.5)
+MEMORY_LIMIT: Final = "0.4"
+DISK_LIMIT: Final = "50MB"
+
+Fault = Callable[[World, random.Random], Awaitable[None]]
+
+
+class FaultMissing(Exception):
+    """A fault was made and had no effect."""
+
+
+async def _until(happened: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + NOTICE_SECONDS
+    while not happened():
+        if time.monotonic() > deadline:
+            raise FaultMissing(f"not within {NOTICE_SECONDS:g} s: {what}")
+        await asyncio.sleep(0.02)
+
+
+async def kill_worker(world: World, rng: random.Random) -> None:
+    """SIGKILL, and a new process a moment later."""
+    slot = rng.choice(world.slots)
+    async with slot.lock:
+        if (code := await slot.kill()) != -9:
+            raise FaultMissing(f"{slot.name} was killed and ended with {code}")
+        await asyncio.sleep(rng.uniform(0, 1))
+        await slot.start()
+
+
+async def freeze_worker(world: World, rng: random.Random) -> None:
+    """SIGSTOP until RabbitMQ has given the worker up and every time limit is over, then SIGCONT."""
+    slot = rng.choice(world.slots)
+    async with slot.lock:
+        slot.freeze()
+        try:
+            await _until(lambda: slot.is_frozen, f"{slot.name} is frozen")
+            await asyncio.sleep(OUTLAST_SECONDS + rng.uniform(0, 2))
+            await _until(lambda: slot.broker.connections == 0, f"RabbitMQ drops {slot.name}")
+        finally:
+            slot.thaw()
+        await _until(lambda: not slot.is_frozen, f"{slot.name} goes on")
+
+
+async def promote_frozen_worker(world: World, rng: random.Random) -> None:
+    """A worker is frozen, then gets the shards of one that is killed, then loses them without a word.
+
+    It wakes up with requests in its socket that others have long done, and with a link that does not tell it so.
+    """
+    frozen, killed = rng.sample(world.slots, k=2)
+    async with frozen.lock, killed.lock:
+        frozen.freeze()
+        try:
+            await _until(lambda: frozen.is_frozen, f"{frozen.name} is frozen")
+            await killed.kill()
+            await asyncio.sleep(PROMOTION_SECONDS)
+            frozen.broker.pause()
+            await asyncio.sleep(OUTLAST_SECONDS + rng.uniform(0, 2))
+        finally:
+            frozen.thaw()
+        await _until(lambda: not frozen.is_frozen, f"{frozen.name} goes on")
+        await asyncio.sleep(rng.uniform(0.5, 1.5))
+        frozen.broker.resume()
+        await killed.start()
+
+
+async def restart_workers(world: World, rng: random.Random) -> None:
+    """SIGTERM to one worker after the other, each replaced before the next goes."""
+    for slot in rng.sample(world.slots, k=len(world.slots)):
+        async with slot.lock:
+            _stopped(slot, await slot.terminate())
+            await slot.start()
+        await asyncio.sleep(rng.uniform(0, 0.5))
+
+
+async def storm_of_guests(world: World, rng: random.Random) -> None:
+    """Workers join and leave, politely or not, some before they have begun to work."""
+    for _ in range(rng.randint(2, 4)):
+        guest = await world.guest()
+        try:
+            await asyncio.sleep(rng.uniform(0, 3))
+            if rng.random() < 0.5:
+                await guest.kill()
+            else:
+                _stopped(guest, await guest.terminate())
+        finally:
+            await guest.close()
+
+
+def _stopped(slot: WorkerSlot, code: int) -> None:
+    if code not in STOPPED_IN_ORDER | {NOT_STARTED_YET}:
+        raise FaultMissing(f"{slot.name} was asked to stop and ended with {code}")
+
+
+async def _used_link(world: World, rng: random.Random) -> Link:
+    await _until(lambda: any(link.connections for link in world.links), "some link is in use")
+    return rng.choice([link for link in world.links if link.connections])
+
+
+async def cut_link(world: World, rng: random.Random) -> None:
+    """All connections of a link are reset; some of them again before they have recovered."""
+    link = await _used_link(world, rng)
+    for _ in range(rng.randint(1, 3)):
+        await link.cut()
+        accepted = link.accepted
+        await asyncio.sleep(rng.uniform(0, 0.3))
+    await _until(lambda: link.accepted > accepted, f"{link.name} is connected again")
+
+
+async def slow_link(world: World, rng: random.Random) -> None:
+    """Everything on a link takes longer."""
+    link = await _used_link(world, rng)
+    carried = link.carried
+    link.delay = rng.uniform(0.05, 0.4)
+    try:
+        await asyncio.sleep(rng.uniform(2, 5))
+        await _until(lambda: link.carried > carried, f"{link.name} carries slowly")
+    finally:
+        link.delay = 0.0
+
+
+async def stall_link(world: World, rng: random.Random) -> None:
+    """A link stays connected and carries nothing, for longer than every time limit."""
+    link = await _used_link(world, rng)
+    link.pause()
+    try:
+        await asyncio.sleep(0)
+        carried = link.carried
+        await asyncio.sleep(OUTLAST_SECONDS + rng.uniform(0, 2))
+        if link.carried != carried:
+            raise FaultMissing(f"{link.name} carried something while it was stalled")
+    finally:
+        link.resume()
+
+
+async def lose_answers(world: World, rng: random.Random) -> None:
+    """A link carries everything to the server and no answer back: confirms and commits stay unknown."""
+    link = await _used_link(world, rng)
+    dropped = link.dropped
+    link.drop_replies()
+    try:
+        await asyncio.sleep(rng.uniform(0.5, 4))
+        await _until(lambda: link.dropped > dropped, f"{link.name} loses answers")
+    finally:
+        link.resume()
+
+
+async def restart_broker(world: World, rng: random.Random) -> None:
+    """RabbitMQ is killed and started again."""
+    await world.broker.kill()
+    await asyncio.sleep(rng.uniform(0, 1))
+    await world.broker.start()
+
+
+async def restart_redis(world: World, rng: random.Random) -> None:
+    """Redis is killed and started again."""
+    await world.redis.kill()
+    await asyncio.sleep(rng.uniform(0, 3))
+    await world.redis.start()
+
+
+async def raise_memory_alarm(world: World, rng: random.Random) -> None:
+    """RabbitMQ has no memory: it stops reading from whoever publishes."""
+    await _raise_alarm(world, rng, "memory", "set_vm_memory_high_watermark", "0.0001", MEMORY_LIMIT)
+
+
+async def raise_disk_alarm(world: World, rng: random.Random) -> None:
+    """The same for the disk."""
+    await _raise_alarm(world, rng, "disk", "set_disk_free_limit", "999999GB", DISK_LIMIT)
+
+
+async def _raise_alarm(world: World, rng: random.Random, name: str, command: str, raised: str, normal: str) -> None:
+    await world.broker.rabbitmqctl(command, raised)
+    try:
+        await asyncio.sleep(rng.uniform(1, 4))
+        alarms = await world.broker.rabbitmqctl("eval", "rabbit_alarm:get_alarms().")
+        if name not in alarms:
+            raise FaultMissing(f"no {name} alarm: {alarms}")
+    finally:
+        await world.broker.rabbitmqctl(command, normal)
+
+
+TRACKS: Final[Mapping[str, tuple[Fault, ...]]] = {
+    "workers": (kill_worker, kill_worker, freeze_worker, promote_frozen_worker, restart_workers, storm_of_guests),
+    "links": (cut_link, cut_link, slow_link, stall_link, lose_answers),
+    "servers": (restart_broker, restart_redis, raise_memory_alarm, raise_disk_alarm),
+}
+
+
+class Nemesis:
+    """Makes faults in a world. Two runs of one seed have the same faults in the same order within each track."""
+
+    def __init__(self, world: World, seed: int, tracks: Mapping[str, tuple[Fault, ...]] = TRACKS) -> None:
+        self.counts: Counter[str] = Counter()
+        """Faults that happened, by name."""
+        self.current: dict[str, str] = {}
+        """What each track is doing now."""
+        self.diary: list[str] = []
+        """When each fault began and ended, seconds since the start."""
+        self._world = world
+        self._seed = seed
+        self._tracks = tracks
+        self._began = time.monotonic()
+
+    async def run(self, seconds: float) -> None:
+        """Make faults for so long, and at least each of them once. Raises `FaultMissing` (in a group)."""
+        self._began = time.monotonic()
+        async with asyncio.TaskGroup() as running:
+            for track, faults in self._tracks.items():
+                running.create_task(self._run(track, faults, self._began + seconds), name=f"nemesis of {track}")
+
+    async def _run(self, track: str, faults: tuple[Fault, ...], end: float) -> None:
+        rng = random.Random(f"{self._seed} {track}")
+        for turn in count():
+            for fault in rng.sample(faults, k=len(faults)):
+                await asyncio.sleep(rng.uniform(*REST_SECONDS))
+                if turn > 0 and time.monotonic() > end:
+                    return
+                await self._make(track, fault, rng)
+
+    async def _make(self, track: str, fault: Fault, rng: random.Random) -> None:
+        name = fault.__name__.replace("_", " ")
+        self.current[track] = name
+        began = time.monotonic() - self._began
+        try:
+            # Its own numbers: however many a fault draws, the faults after it stay the same.
+            await fault(self._world, random.Random(rng.random()))
+            self.counts[name] += 1
+        finally:
+            del self.current[track]
+            self.diary.append(f"{began:8.3f} - {time.monotonic() - self._began:8.3f}  {track}: {name}")

@@ -1,0 +1,188 @@
+"""The servers and workers of one chaos run, all local processes of its own, with a proxy in each way between them.
+
+Every worker reaches RabbitMQ and Redis through links of its own, so that one can be cut off while the others go on. All
+time limits are short, so that a fault can outlast every one of them in seconds. Nothing is left behind on exit.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+from interfaces.brokers.rabbitmq import RabbitMQBroker
+from interfaces.topology import Topology
+from tests.chaos.workers import Link, WorkerSlot
+from tests.services.local import PACKAGES, SEARCH_PATH, LocalBroker, LocalRedis
+from tests.services.packages import require_programs
+from tests.services.servers import Server
+
+NAMESPACE: Final = "chaos"
+HEARTBEAT_SECONDS: Final = 2
+PUBLISH_TIMEOUT_SECONDS: Final = 3.0
+REDIS_TIMEOUT_SECONDS: Final = 2.0
+DRAIN_SECONDS: Final = 5.0
+OUTLAST_SECONDS: Final = 7.0
+"""Longer than each of the times above, and than the two heartbeats after which RabbitMQ gives a client up."""
+
+WORKER: Final = ("-m", "worker.cli", "run")
+
+
+class DurableRedis(LocalRedis):
+    """A Redis that writes to its disk before it answers, so that a kill loses nothing it has said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._command += ["--appendfsync", "always"]
+
+
+class World:
+    """Use it as a context manager: inside, everything runs and the topology is declared."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        workers: int = 4,
+        shards: int = 8,
+        worker: Sequence[str] = WORKER,
+        app: str = "tests.chaos.bot:answer",
+        prefetch: int = 32,
+        outbox: int = 128,
+    ) -> None:
+        require_programs(PACKAGES, SEARCH_PATH)
+        self.directory = directory
+        self.topology = Topology(namespace=NAMESPACE, shards=shards)
+        self.broker = LocalBroker()
+        self.redis = DurableRedis()
+        self.publishers = self._link("publishers' broker", self.broker)
+        self._arguments = [*worker, app]
+        self._settings = {
+            "SWITCHBOARD_NAMESPACE": NAMESPACE,
+            "SWITCHBOARD_SHARDS": str(shards),
+            "SWITCHBOARD_PREFETCH": str(prefetch),
+            "SWITCHBOARD_OUTBOX": str(outbox),
+            "SWITCHBOARD_PUBLISH_TIMEOUT": str(PUBLISH_TIMEOUT_SECONDS),
+            "SWITCHBOARD_REDIS_TIMEOUT": str(REDIS_TIMEOUT_SECONDS),
+            "SWITCHBOARD_DRAIN_TIMEOUT": str(DRAIN_SECONDS),
+            "SWITCHBOARD_WATCH_EVERY": "1",
+        }
+        self.slots = [self._slot(f"worker {number}") for number in range(workers)]
+        self._guests = 0
+        self._cleaning = AsyncExitStack()
+        self._supervising: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as cleaning:
+            for server in (self.broker, self.redis):
+                cleaning.push_async_callback(asyncio.to_thread, server.remove_now)
+                await server.start()
+            await self._declare()
+            await self.publishers.start()
+            cleaning.push_async_callback(self.publishers.close)
+            for slot in self.slots:
+                await self._open(slot, cleaning)
+            for slot in self.slots:
+                await slot.running.ready()
+            self._supervising = [asyncio.create_task(slot.supervise()) for slot in self.slots]
+            cleaning.push_async_callback(self._stop_supervising)
+            self._cleaning = cleaning.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._cleaning.aclose()
+
+    @property
+    def publishers_url(self) -> str:
+        """Where publishers reach RabbitMQ: through the link that faults are made in."""
+        return self._broker_url(self.publishers)
+
+    @property
+    def links(self) -> list[Link]:
+        """Every link."""
+        return [self.publishers, *(link for slot in self.slots for link in (slot.broker, slot.redis))]
+
+    @property
+    def unasked_ends(self) -> list[str]:
+        """Ends of workers that nobody has caused, with the last lines of their logs."""
+        return [end for slot in self.slots for end in slot.unasked_ends]
+
+    async def guest(self) -> WorkerSlot:
+        """One more worker, started; whoever asks for it closes it."""
+        self._guests += 1
+        slot = self._slot(f"guest {self._guests}")
+        await slot.broker.start()
+        await slot.redis.start()
+        await self._start(slot)
+        return slot
+
+    async def heal(self) -> None:
+        """Undo whatever is left of any fault. The servers run; a fault that stopped one has started it again."""
+        for link in self.links:
+            link.delay = 0.0
+            link.resume()
+        for slot in self.slots:
+            async with slot.lock:
+                if slot.process is not None and slot.process.is_running and slot.is_frozen:
+                    slot.thaw()
+
+    async def stop_workers(self) -> list[int]:
+        """SIGTERM to all workers; their exit codes."""
+        await self._stop_supervising()
+        return list(await asyncio.gather(*(slot.terminate() for slot in self.slots)))
+
+    async def depths(self) -> dict[str, int]:
+        """Messages of each queue, ready and unacknowledged."""
+        listed = await self.broker.rabbitmqctl("--quiet", "list_queues", "--no-table-headers", "name", "messages")
+        return {name: int(count) for name, count in (line.split("\t") for line in listed.splitlines() if line)}
+
+    async def describe_queues(self) -> str:
+        """What RabbitMQ tells of queues and consumers, for whoever must explain a run that hung."""
+        columns = ("name", "messages_ready", "messages_unacknowledged", "consumers")
+        queues = await self.broker.rabbitmqctl("--quiet", "list_queues", *columns)
+        consumers = ("queue_name", "channel_pid", "active", "activity_status", "prefetch_count")
+        return queues + await self.broker.rabbitmqctl("--quiet", "list_consumers", *consumers)
+
+    async def _declare(self) -> None:
+        broker = RabbitMQBroker(self.broker.url)
+        await broker.open()
+        try:
+            await broker.apply(self.topology)
+        finally:
+            await broker.close()
+
+    async def _open(self, slot: WorkerSlot, cleaning: AsyncExitStack) -> None:
+        cleaning.push_async_callback(slot.close)
+        await slot.broker.start()
+        await slot.redis.start()
+        await self._start(slot)
+
+    async def _start(self, slot: WorkerSlot) -> None:
+        slot.settings = self._settings | {
+            "SWITCHBOARD_AMQP_URL": self._broker_url(slot.broker),
+            "SWITCHBOARD_REDIS_URL": f"redis://{slot.redis.host}:{slot.redis.port}/0",
+        }
+        await slot.start()
+
+    async def _stop_supervising(self) -> None:
+        for task in self._supervising:
+            task.cancel()
+        await asyncio.gather(*self._supervising, return_exceptions=True)
+
+    def _slot(self, name: str) -> WorkerSlot:
+        broker, redis = self._link(f"{name}'s broker", self.broker), self._link(f"{name}'s redis", self.redis)
+        log = self.directory / f"{name.replace(' ', '-')}.log"
+        return WorkerSlot(name, self._arguments, {}, broker, redis, log)
+
+    @staticmethod
+    def _link(name: str, server: Server) -> Link:
+        parts = urlsplit(server.url)
+        return Link(name, parts.hostname or "", parts.port or 0)
+
+    @staticmethod
+    def _broker_url(link: Link) -> str:
+        return f"amqp://guest:guest@{link.host}:{link.port}/?heartbeat={HEARTBEAT_SECONDS}"
