@@ -10,15 +10,9 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from interfaces.brokers import Broker, Delivery, Outgoing
 from interfaces.dead_letters import dead_letter
-from interfaces.envelope import (
-    DEFAULT_INTERFACE,
-    Request,
-    encode_error_reply,
-    interface_of,
-    may_reply_to,
-    reply_outgoing,
-)
+from interfaces.envelope import Request, may_reply_to
 from interfaces.errors import BrokerRefused, BrokerUnavailable, RequestRejected, Unroutable
+from interfaces.reply_bodies import DEFAULT_INTERFACE, encode_error_reply, interface_of, reply_outgoing
 from interfaces.topology import Topology
 
 logger = logging.getLogger(__name__)

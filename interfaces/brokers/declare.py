@@ -56,10 +56,14 @@ async def find_queue(connection: AbstractConnection, queue: str) -> commands.Que
         await channel.close()
 
 
-async def apply(connection: AbstractConnection, topology: Topology) -> None:
-    """Declare exchanges, queues and bindings of `topology`. Repeatable; raises `BrokerRefused` on any difference."""
+async def apply(connection: AbstractConnection, topology: Topology, *, is_known: bool = False) -> None:
+    """Declare exchanges, queues and bindings of `topology`. Repeatable; raises `BrokerRefused` on any difference.
+
+    `is_known` tells that this process applied it before: a last queue that is missing was lost since then.
+    """
     check_version(connection)
-    await _refuse_other_shard_count(connection, topology)
+    if not is_known:
+        await _refuse_other_shard_count(connection, topology)
     channel = await raw_channel(connection)
     try:
         await _declare_exchanges(channel, topology)

@@ -199,6 +199,7 @@ class RabbitMQBroker:
         self._consuming = _Link(url, "consume", connect_timeout)
         self._publishing = _Link(url, "publish", connect_timeout)
         self._publisher = _Publisher(self._publishing, publish_timeout)
+        self._applied: set[Topology] = set()
 
     async def open(self) -> None:
         """Connect both ways once."""
@@ -217,7 +218,8 @@ class RabbitMQBroker:
         """Declare `topology`; see `interfaces.brokers.declare`."""
         connection = await self._publishing.get()
         with amqp_errors("declaring the topology"):
-            await declare.apply(connection, topology)
+            await declare.apply(connection, topology, is_known=topology in self._applied)
+        self._applied.add(topology)
 
     async def publish(self, message: Outgoing) -> None:
         """Publish with a confirm; see `interfaces.brokers.Broker`."""

@@ -22,6 +22,7 @@ ODD: dict[str, dict[str, Any]] = {
     "the largest timestamp": {"timestamp": RawTimestamp.of(2**64 - 1)},
     "a correlation id that is not UTF-8": {"correlation_id": NOT_UTF8},
     "a message id that is not UTF-8": {"message_id": NOT_UTF8},
+    "a message id that is not UTF-8 and somebody to tell": {"message_id": NOT_UTF8, "reply_to": "amq.gen-nobody"},
     "a content type that is not UTF-8": {"content_type": NOT_UTF8},
     "a type that is not UTF-8": {"message_type": NOT_UTF8},
     "a header that is not UTF-8": {"headers": {"text": NOT_UTF8}},
