@@ -38,11 +38,14 @@ def check_version(connection: AbstractConnection) -> str:
 
 
 async def raw_channel(connection: AbstractConnection, *, confirms: bool = False) -> AbstractChannel:
-    """A new channel of the connection, as aiormq's own object: aio-pika's messages change properties on the way."""
+    """A new channel of the connection, as aiormq's own object.
+
+    Not aio-pika's: its messages change properties on the way, and its channels leave tasks behind when they close.
+    """
+    if connection.transport is None:
+        raise ConnectionError("the connection was closed")
     # `on_return_raises` is not the library's default: without it a returned message counts as a confirmed one.
-    channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
-    await channel.initialize()
-    return await channel.get_underlay_channel()
+    return await connection.transport.connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
 
 
 async def find_queue(connection: AbstractConnection, queue: str) -> commands.Queue.DeclareOk | None:

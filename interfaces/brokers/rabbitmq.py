@@ -7,7 +7,7 @@ again, and `shards` decides what is consumed. Messages are never requeued: only 
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 
 import aio_pika
@@ -20,7 +20,7 @@ from pamqp import commands
 from interfaces.brokers import Channel, Delivery, Outgoing, QueueState, declare, tolerant_decoding
 from interfaces.brokers.mapping import CONNECTION_LOST, amqp_errors
 from interfaces.brokers.properties import from_amqp, to_amqp
-from interfaces.errors import BrokerUnavailable, PublishTimeout, Unroutable
+from interfaces.errors import BrokerUnavailable, HeadersTooLarge, PublishTimeout, SwitchboardError, Unroutable
 from interfaces.topology import Topology, reply_queue_arguments
 
 tolerant_decoding.install()
@@ -29,6 +29,11 @@ HEARTBEAT_SECONDS = 10
 """Bounds how long a half-open connection goes unnoticed; the library's default of 60 s means minutes."""
 
 CLOSE_SECONDS = 3.0
+
+MAX_PROPERTIES_BYTES = 131_072 - 64
+"""RabbitMQ's default `frame_max`, less the frame's own bytes: AMQP 0-9-1 puts all properties into one frame, and a
+broker closes the connection over a larger one."""
+
 PORTS = {"amqp": 5672, "amqps": 5671}
 
 
@@ -129,11 +134,16 @@ class _Publisher:
         self._current: _PublishingChannel | None = None
 
     async def publish(self, message: Outgoing) -> None:
+        properties = to_amqp(message.properties)
+        if message.properties.headers and (size := len(properties.marshal())) > MAX_PROPERTIES_BYTES:
+            raise HeadersTooLarge(
+                f"properties and headers have {size} bytes, at most {MAX_PROPERTIES_BYTES} fit a frame"
+            )
         channel = await self._get()
         channel.waiting += 1
         try:
             with amqp_errors(f"publishing to {message.exchange or 'queue'} {message.routing_key!r}"):
-                await self._publish_on(channel.raw, message)
+                await self._publish_on(channel.raw, message, properties)
         except BrokerUnavailable as error:
             self._retire(channel)
             if _names_missing_exchange(error, message.exchange):
@@ -144,13 +154,15 @@ class _Publisher:
             if channel is not self._current and channel.waiting == 0:
                 await _close_channel(channel.raw)
 
-    async def _publish_on(self, channel: AbstractChannel, message: Outgoing) -> None:
+    async def _publish_on(
+        self, channel: AbstractChannel, message: Outgoing, properties: commands.Basic.Properties
+    ) -> None:
         try:
             await channel.basic_publish(
                 message.body,
                 exchange=message.exchange,
                 routing_key=message.routing_key,
-                properties=to_amqp(message.properties),
+                properties=properties,
                 mandatory=message.mandatory,
                 timeout=self._timeout,
             )
@@ -183,7 +195,7 @@ def _names_missing_exchange(error: BrokerUnavailable, exchange: str) -> bool:
 
 
 async def _close_channel(channel: AbstractChannel) -> None:
-    with suppress(*CONNECTION_LOST, TimeoutError):
+    with suppress(SwitchboardError), amqp_errors("closing a channel"):
         async with asyncio.timeout(CLOSE_SECONDS):
             await channel.close()
 
@@ -228,19 +240,19 @@ class RabbitMQBroker:
     async def consume(self, queue: str, prefetch: int, deliver: Callable[[Delivery], None]) -> Channel:
         """Consume `queue` on a channel of its own."""
         connection = await self._consuming.get()
-        with amqp_errors(f"consuming queue {queue!r}"):
-            raw = await declare.raw_channel(connection)
-            channel = RabbitMQChannel(raw, queue)
+        async with AsyncExitStack() as undoing:
+            with amqp_errors(f"consuming queue {queue!r}"):
+                raw = await declare.raw_channel(connection)
+                channel = RabbitMQChannel(raw, queue)
+                # Left open by a caller that was cancelled, it would keep what it gets and the queue's one active place.
+                undoing.push_async_callback(channel.close)
 
-            async def on_message(message: DeliveredMessage) -> None:
-                deliver(_delivery(message, channel))
+                async def on_message(message: DeliveredMessage) -> None:
+                    deliver(_delivery(message, channel))
 
-            try:
                 await raw.basic_qos(prefetch_count=prefetch)
                 await raw.basic_consume(queue, on_message)
-            except CONNECTION_LOST:
-                await channel.close()
-                raise
+            undoing.pop_all()
         return channel
 
     async def queue_state(self, queue: str) -> QueueState | None:
