@@ -6,7 +6,6 @@ Bots run in `worker`, which imports this package; nothing here imports `worker`.
 from interfaces.cli import CLIMessengerInterface
 from interfaces.client import BrokerClient
 from interfaces.context import Context
-from interfaces.envelope import Reply
 from interfaces.messages import (
     Animation,
     Attachment,
@@ -36,6 +35,7 @@ from interfaces.messengers import (
     PollingMessengerInterface,
 )
 from interfaces.rabbitmq import RabbitMQMessengerInterface
+from interfaces.reply_bodies import Reply
 from interfaces.topology import Topology
 
 __all__ = [

@@ -17,11 +17,12 @@ from interfaces.brokers import Broker, Delivery
 from interfaces.brokers.opening import open_broker
 from interfaces.consumers import KeptConsumer
 from interfaces.context import Context
-from interfaces.envelope import Reply, context_id, encode_request
+from interfaces.envelope import context_id, encode_request
 from interfaces.errors import AskTimeout, BrokerUnavailable, RequestFailed
 from interfaces.messages import Message, Origin
 from interfaces.ordered_publishing import OrderedPublisher
 from interfaces.replies import PREFETCH, PRIVATE_QUEUE_LIFE, Replies, read_reply
+from interfaces.reply_bodies import Reply
 from interfaces.topology import Topology
 
 
@@ -116,9 +117,9 @@ class BrokerClient:
         Raises `AskTimeout` where no reply came within `timeout` seconds; the request may still be answered: ask again
         with the same `request_id`. Otherwise raises as `send`.
         """
-        request_id = request_id or str(uuid4())
-        text = context_id(ctx_id)
+        request_id, text = request_id or str(uuid4()), context_id(ctx_id)
         seconds = self._timeout if timeout is None else timeout
+        deadline = asyncio.get_running_loop().time() + seconds
         request = encode_request(
             self._topology,
             self._signed(message),
@@ -127,7 +128,6 @@ class BrokerClient:
             update_ctx_misc=update_ctx_misc,
             reply_to=self._reply_queue,
         )
-        deadline = asyncio.get_running_loop().time() + seconds
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         # Several calls may ask under one id; the first reply answers them all.
         self._waiting.setdefault(request_id, []).append(reply)

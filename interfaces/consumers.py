@@ -18,6 +18,10 @@ from interfaces.errors import BrokerRefused, BrokerUnavailable, ConsumerLost
 
 logger = logging.getLogger(__name__)
 
+REDECLARE_SECONDS = 1.0
+"""Before a queue that was deleted is declared again: on RabbitMQ 3.10 the process that dead-letters for a quorum queue
+was seen to crash, with its supervisor, when a queue of the same name appeared while it was still ending."""
+
 
 @dataclass(frozen=True, slots=True)
 class Watch:
@@ -89,6 +93,7 @@ class KeptConsumer:
             if await self._broker.queue_state(self.queue) is None:
                 self._note_missing()
                 logger.warning("queue %s is missing, declaring it again", self.queue)
+                await asyncio.sleep(REDECLARE_SECONDS)
                 await self._declare()
             raise
 

@@ -16,6 +16,14 @@ HEADER_PREFIX: Final = "x-switchboard-"
 MAX_DETAIL: Final = 2000
 
 
+def without_own_headers(message: Outgoing) -> Outgoing:
+    """A dead letter whose request's own headers are given up for ours, because they do not fit the frame together."""
+    headers = message.properties.headers or {}
+    ours = {key: value for key, value in headers.items() if key.startswith(HEADER_PREFIX)}
+    ours["x-switchboard-headers-dropped"] = len(headers) - len(ours)
+    return replace(message, properties=replace(message.properties, headers=ours))
+
+
 def dead_letter(topology: Topology, delivery: Delivery, rejected: RequestRejected, worker: str) -> Outgoing:
     """The dead letter for a rejected delivery, ready to publish; `worker` names the process that gave it up."""
     properties = delivery.properties

@@ -1,14 +1,13 @@
-"""Wire contract v1: requests and replies between Python objects and the bytes and properties of a broker message.
+"""Wire contract v1, requests: between Python objects and the bytes and properties of a broker message.
 
 Whatever is wrong with a request is found here and raised as `RequestRejected` with its reason; nothing unchecked gets
-past `decode_request`. A reply is encoded once and published as those bytes, however often it is repeated.
+past `decode_request`. Replies are in `interfaces.reply_bodies`.
 """
 
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
-from uuid import UUID, uuid5
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
@@ -27,13 +26,9 @@ MAX_BODY_BYTES: Final = 1024 * 1024
 MAX_CTX_ID_BYTES: Final = 200
 """With an interface name of 50 and a dot it still fits AMQP's routing key of 255 bytes."""
 MAX_MESSAGE_ID_BYTES: Final = 255
-"""What AMQP's short strings hold."""
 INTERFACE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
-DEFAULT_INTERFACE: Final = "default"
 DIRECT_REPLY: Final = "amq.rabbitmq.reply-to"
 SERVER_NAMED: Final = "amq.gen-"
-REPLY_IDS: Final = UUID("5c4f1c0e-6b0b-5d9e-9a7e-0f3d6a1b2c4d")
-"""Namespace of the name-based UUIDs (RFC 9562, version 5) that identify replies."""
 
 
 class RequestBody(BaseModel):
@@ -45,28 +40,6 @@ class RequestBody(BaseModel):
     ctx_id: str = Field(min_length=1, max_length=MAX_CTX_ID_BYTES, description="Context id, 1-200 bytes of UTF-8.")
     message: Message
     update_ctx_misc: dict[str, Any] | None = Field(default=None, description="Merged into the context's misc first.")
-
-
-class ReplyError(BaseModel):
-    """Why a request got no answer."""
-
-    code: str = Field(description="One of the dead-letter reasons.")
-    detail: str
-
-
-class Reply(BaseModel):
-    """Body of a reply."""
-
-    model_config = ConfigDict(title="Switchboard reply, version 1")
-
-    version: Literal[1] = 1
-    ctx_id: str | None = Field(description="Null where the request was too broken to tell.")
-    request_id: str | None = Field(description="The request's message_id.")
-    turn: int = Field(description="Number of the turn this request became in its context; 0 for an error.")
-    status: Literal["ok", "error"]
-    message: Message | None = None
-    misc: dict[str, Any] | None = None
-    error: ReplyError | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,9 +135,8 @@ def decode_body(body: bytes) -> RequestBody:
     if version != VERSION or isinstance(version, bool):
         raise RequestRejected(Reason.BAD_VERSION, f"version must be {VERSION}")
     refuse_unsafe(raw.get("message"), raw.get("update_ctx_misc"))
-    ctx_id = raw.get("ctx_id")
-    # Before the model looks, which would tell an id of too many characters from one of too many bytes.
-    if isinstance(ctx_id, str) and (fault := _ctx_id_fault(ctx_id)) is not None:
+    # Before the model looks: it would call an id of too many characters something else than one of too many bytes.
+    if isinstance(ctx_id := raw.get("ctx_id"), str) and (fault := _ctx_id_fault(ctx_id)) is not None:
         raise RequestRejected(Reason.BAD_CONTEXT_ID, f"ctx_id: {fault}")
     try:
         request = RequestBody.model_validate(raw)
@@ -219,85 +191,3 @@ def _ctx_id_fault(ctx_id: str) -> str | None:
 def may_reply_to(reply_to: str, topology: Topology) -> bool:
     """Whether the contract allows writing into this queue: a stranger must not make a worker write into any other."""
     return reply_to.startswith((DIRECT_REPLY, SERVER_NAMED, topology.reply_prefix))
-
-
-def reply_id(ctx_id: str | None, request_id: str | None) -> str:
-    """`message_id` of the reply, the same on every redelivery.
-
-    Derived from both ids: should two contexts use one request id, their replies still differ, and the client library
-    never has one id in flight twice, which would mix up their returns.
-    """
-    return str(uuid5(REPLY_IDS, f"{ctx_id}\0{request_id}"))
-
-
-def encode_reply(request: Request, response: Message | None, misc: dict[str, Any], turn: int) -> bytes:
-    """Body of the reply to `request`. Raises `RequestRejected(reply-invalid)` where it cannot travel."""
-    try:
-        message = None if response is None else response.model_dump(mode="json")
-        refuse_unsafe(message)
-        body = _reply_body(request.ctx_id, request.request_id, turn, "ok", message)
-        encoded = to_json(body | {"misc": json_object(misc)} if misc else body)
-    except RequestRejected as error:
-        raise RequestRejected(Reason.REPLY_INVALID, "the bot's answer cannot be sent", internal=error.detail) from error
-    except ValueError as error:
-        raise RequestRejected(Reason.REPLY_INVALID, "the bot's answer cannot be sent", internal=str(error)) from error
-    if len(encoded) > MAX_BODY_BYTES:
-        internal = f"the reply has {len(encoded)} bytes, the limit is {MAX_BODY_BYTES}"
-        raise RequestRejected(Reason.REPLY_INVALID, "the bot's answer is too large", internal=internal)
-    return encoded
-
-
-def encode_error_reply(ctx_id: str | None, request_id: str | None, rejected: RequestRejected) -> bytes:
-    """Body of the reply that says why a request got no answer."""
-    body = _reply_body(ctx_id, request_id, 0, "error", None)
-    return to_json(body | {"error": {"code": rejected.reason.value, "detail": rejected.detail}})
-
-
-def _reply_body(
-    ctx_id: str | None,
-    request_id: str | None,
-    turn: int,
-    status: Literal["ok", "error"],
-    message: dict[str, Any] | None,
-) -> dict[str, Any]:
-    return {
-        "version": VERSION,
-        "ctx_id": ctx_id,
-        "request_id": request_id,
-        "turn": turn,
-        "status": status,
-        "message": message,
-    }
-
-
-def reply_outgoing(
-    topology: Topology, delivery: Delivery, ctx_id: str | None, body: bytes, interface: str = DEFAULT_INTERFACE
-) -> Outgoing:
-    """A reply ready to publish, to the request's `reply_to` or else to the replies exchange."""
-    asked = delivery.properties
-    properties = Properties(
-        content_type=JSON,
-        delivery_mode=PERSISTENT,
-        message_id=reply_id(ctx_id, asked.message_id),
-        correlation_id=asked.correlation_id or asked.message_id,
-    )
-    if asked.reply_to:
-        # RabbitMQ returns every mandatory message to the direct-reply pseudo-queue, the delivered ones too
-        # (https://www.rabbitmq.com/docs/direct-reply-to#limitations).
-        mandatory = not asked.reply_to.startswith(DIRECT_REPLY)
-        return Outgoing("", asked.reply_to, body, properties, mandatory)
-    return Outgoing(topology.replies_exchange, f"{interface}.{ctx_id}", body, properties)
-
-
-def interface_of(message: Message) -> str:
-    """Name of the interface a request came through, the first word of its reply's routing key."""
-    origin = message.origin
-    return (origin.interface if origin else None) or DEFAULT_INTERFACE
-
-
-def decode_reply(body: bytes) -> Reply:
-    """Parse a reply body. Raises `ValueError` where it is not one, or unsafe."""
-    raw = from_json(body, allow_inf_nan=False)
-    if isinstance(raw, dict):
-        refuse_unsafe(raw.get("message"), raw.get("misc"))
-    return Reply.model_validate(raw)

@@ -7,6 +7,7 @@
     │   │   └── PublishTimeout
     │   └── StoreUnavailable
     ├── Unroutable             the broker has no queue for what was published
+    ├── HeadersTooLarge        the broker would close the connection over this message's properties
     ├── RequestRejected        this request goes to the dead letters, with its reason
     ├── TurnAbandoned          leave the request unacknowledged: somebody else owns it now
     ├── VersionConflict        the context moved between load and commit: load again
@@ -97,6 +98,10 @@ class StoreUnavailable(Unavailable):
 
 class Unroutable(SwitchboardError):
     """The broker returned a mandatory message: nothing is bound for its exchange and routing key."""
+
+
+class HeadersTooLarge(SwitchboardError):
+    """Properties and headers do not fit the one frame that AMQP 0-9-1 has for them. Nothing was published."""
 
 
 class RequestRejected(SwitchboardError):

@@ -16,12 +16,13 @@ from interfaces.brokers import Broker, Delivery
 from interfaces.brokers.opening import open_broker
 from interfaces.consumers import KeptConsumer, Watch
 from interfaces.context import Context
-from interfaces.envelope import Request, decode_request, encode_reply
+from interfaces.envelope import Request, decode_request
 from interfaces.errors import Fatal, MisuseError, Reason, RequestRejected, TurnAbandoned
 from interfaces.foreign import stray_cancellations_caught
 from interfaces.lanes import Lanes
 from interfaces.messages import Message
 from interfaces.messengers import PipelineRunnerFunction, PollingMessengerInterface
+from interfaces.reply_bodies import encode_reply
 from interfaces.settling import Settler
 from interfaces.shards import Shards
 from interfaces.topology import Topology
@@ -202,8 +203,13 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         except RequestRejected as rejected:
             task = asyncio.create_task(self._settler.reject(delivery, rejected), name="reject request")
             self._rejecting.add(task)
-            task.add_done_callback(self._rejecting.discard)
+            task.add_done_callback(self._on_rejected)
             return None
+
+    def _on_rejected(self, task: asyncio.Task[None]) -> None:
+        self._rejecting.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a request that cannot be read could not be settled; it stays unacknowledged", exc_info=error)
 
     async def _turn(self, ctx_id: str, message: Message) -> None:
         request = self.current(ctx_id)

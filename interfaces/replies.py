@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from interfaces.brokers import Broker, Delivery
 from interfaces.consumers import KeptConsumer
-from interfaces.envelope import Reply, decode_reply
+from interfaces.reply_bodies import Reply, decode_reply
 from interfaces.topology import Topology
 
 logger = logging.getLogger(__name__)

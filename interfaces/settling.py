@@ -9,16 +9,10 @@ import logging
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from interfaces.brokers import Broker, Delivery, Outgoing
-from interfaces.dead_letters import dead_letter
-from interfaces.envelope import (
-    DEFAULT_INTERFACE,
-    Request,
-    encode_error_reply,
-    interface_of,
-    may_reply_to,
-    reply_outgoing,
-)
-from interfaces.errors import BrokerRefused, BrokerUnavailable, RequestRejected, Unroutable
+from interfaces.dead_letters import dead_letter, without_own_headers
+from interfaces.envelope import Request, may_reply_to
+from interfaces.errors import BrokerRefused, BrokerUnavailable, HeadersTooLarge, RequestRejected, Unroutable
+from interfaces.reply_bodies import DEFAULT_INTERFACE, encode_error_reply, interface_of, reply_outgoing
 from interfaces.topology import Topology
 
 logger = logging.getLogger(__name__)
@@ -77,6 +71,9 @@ class Settler:
             await self._ensure_dead_letter_queue()
         try:
             await self._patiently(message)
+        except HeadersTooLarge:
+            # With ours added they fit no frame. Kept whole, it could not be kept at all.
+            await self._publish_dead_letter(without_own_headers(message))
         except Unroutable:
             await self._ensure_dead_letter_queue(declare=True)
             await self._patiently(message)

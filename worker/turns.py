@@ -25,10 +25,11 @@ from tenacity import (
 
 from interfaces.brokers import Channel
 from interfaces.context import Context, TurnRecord
-from interfaces.envelope import Request, decode_body, encode_reply
+from interfaces.envelope import Request, decode_body
 from interfaces.errors import Reason, RequestRejected, StoreUnavailable, TurnAbandoned, VersionConflict
 from interfaces.foreign import stray_cancellations_caught
 from interfaces.messages import Message
+from interfaces.reply_bodies import encode_reply
 from worker import records
 from worker.apps import App, HandlerApp
 from worker.settings import Settings
@@ -90,7 +91,9 @@ class TurnRunner:
                 raise
 
     async def close(self) -> None:
-        """Take back the counted starts of turns that were given up."""
+        """Take back the counted starts of turns that were given up, and ask for no more epochs."""
+        for epoch in self._epochs.values():
+            epoch.cancel()  # one still asked for would be asked for for ever
         for request in self._given_up:
             # Not finished, but no crash either. Where the store does not answer, one start too many is counted.
             with suppress(StoreUnavailable):

@@ -110,8 +110,8 @@ class Broker(Protocol):
         """Publish and wait for the confirm.
 
         Raises `Unroutable` when a mandatory message was returned (where it has a `message_id`: clients match returns by
-        it), `PublishNacked`, `PublishTimeout`, or another `BrokerUnavailable` when the outcome is unknown. After any of
-        the last three the same bytes may be published again.
+        it), `HeadersTooLarge`, `PublishNacked`, `PublishTimeout`, or another `BrokerUnavailable` when the outcome is
+        unknown. After any of the last three the same bytes may be published again.
         Messages published one after the other by one caller arrive in that order.
         """
 

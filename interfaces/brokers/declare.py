@@ -38,11 +38,14 @@ def check_version(connection: AbstractConnection) -> str:
 
 
 async def raw_channel(connection: AbstractConnection, *, confirms: bool = False) -> AbstractChannel:
-    """A new channel of the connection, as aiormq's own object: aio-pika's messages change properties on the way."""
+    """A new channel of the connection, as aiormq's own object.
+
+    Not aio-pika's: its messages change properties on the way, and its channels leave tasks behind when they close.
+    """
+    if connection.transport is None:
+        raise ConnectionError("the connection was closed")
     # `on_return_raises` is not the library's default: without it a returned message counts as a confirmed one.
-    channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
-    await channel.initialize()
-    return await channel.get_underlay_channel()
+    return await connection.transport.connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
 
 
 async def find_queue(connection: AbstractConnection, queue: str) -> commands.Queue.DeclareOk | None:
@@ -56,10 +59,14 @@ async def find_queue(connection: AbstractConnection, queue: str) -> commands.Que
         await channel.close()
 
 
-async def apply(connection: AbstractConnection, topology: Topology) -> None:
-    """Declare exchanges, queues and bindings of `topology`. Repeatable; raises `BrokerRefused` on any difference."""
+async def apply(connection: AbstractConnection, topology: Topology, *, is_known: bool = False) -> None:
+    """Declare exchanges, queues and bindings of `topology`. Repeatable; raises `BrokerRefused` on any difference.
+
+    `is_known` tells that this process applied it before: a last queue that is missing was lost since then.
+    """
     check_version(connection)
-    await _refuse_other_shard_count(connection, topology)
+    if not is_known:
+        await _refuse_other_shard_count(connection, topology)
     channel = await raw_channel(connection)
     try:
         await _declare_exchanges(channel, topology)

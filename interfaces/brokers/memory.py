@@ -95,6 +95,8 @@ class MemoryServer:
         expiration = message.properties.expiration
         if expiration is not None and not expiration.isdecimal():
             raise BrokerRefused(f"publishing to {_target(message)}: {expiration!r} is no expiration in milliseconds")
+        if message.exchange and message.exchange not in self._exchanges:
+            raise Unroutable(f"publishing to {_target(message)}: there is no such exchange, so no topology is declared")
         queues = self._route(message)
         if message.mandatory and not queues:
             raise Unroutable(f"publishing to {_target(message)}: no queue is bound for it")

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from interfaces.client import BrokerClient
-from interfaces.envelope import Reply
 from interfaces.errors import ExitCode
+from interfaces.reply_bodies import Reply
 from interfaces.topology import Topology
 from tests.services.processes import ROOT, WorkerProcess
 

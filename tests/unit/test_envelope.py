@@ -17,18 +17,20 @@ from interfaces.envelope import (
     Request,
     context_id,
     decode_body,
-    decode_reply,
     decode_request,
-    encode_error_reply,
-    encode_reply,
     encode_request,
-    interface_of,
     may_reply_to,
-    reply_id,
-    reply_outgoing,
 )
 from interfaces.errors import MisuseError, Reason, RequestRejected
 from interfaces.messages import Document, Message, Origin
+from interfaces.reply_bodies import (
+    decode_reply,
+    encode_error_reply,
+    encode_reply,
+    interface_of,
+    reply_id,
+    reply_outgoing,
+)
 from interfaces.topology import SLOTS, Topology, slot
 from tests.unit.deliveries import StubChannel
 

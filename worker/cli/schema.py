@@ -5,7 +5,8 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
-from interfaces.envelope import Reply, RequestBody
+from interfaces.envelope import RequestBody
+from interfaces.reply_bodies import Reply
 from worker.cli.commands import Command, examples
 from worker.cli.output import print_json
 

@@ -6,8 +6,8 @@ import sys
 import click
 
 from interfaces.client import BrokerClient
-from interfaces.envelope import Reply
 from interfaces.errors import ExitCode
+from interfaces.reply_bodies import Reply
 from worker.cli.commands import BROKER_FIELDS, Command, examples, with_settings
 from worker.cli.output import json_option, print_json, print_line, said
 from worker.cli.servers import refuse_memory

@@ -1,0 +1,96 @@
+"""Publishes with confirms, so that every publish has a known outcome or says that it has none."""
+
+import asyncio
+
+from aiormq.abc import AbstractChannel
+from aiormq.exceptions import ChannelNotFoundEntity
+from pamqp import commands
+
+from interfaces.brokers import Outgoing, declare
+from interfaces.brokers.link import Link, close_channel
+from interfaces.brokers.mapping import amqp_errors
+from interfaces.brokers.properties import to_amqp
+from interfaces.errors import BrokerUnavailable, HeadersTooLarge, PublishTimeout, Unroutable
+
+MAX_PROPERTIES_BYTES = 131_072 - 64
+"""RabbitMQ's default `frame_max`, less the frame's own bytes: AMQP 0-9-1 puts all properties into one frame, and a
+broker closes the connection over a larger one."""
+
+
+class _PublishingChannel:
+    """A channel with confirms and the number of publishes that wait for theirs."""
+
+    def __init__(self, raw: AbstractChannel) -> None:
+        self.raw = raw
+        self.waiting = 0
+
+
+class Publisher:
+    """The publishing channel, replaced after a publish that the broker refused or whose outcome it did not tell."""
+
+    def __init__(self, link: Link, timeout: float) -> None:
+        self._link = link
+        self._timeout = timeout
+        self._lock = asyncio.Lock()
+        self._current: _PublishingChannel | None = None
+
+    async def publish(self, message: Outgoing) -> None:
+        """Publish and wait for the confirm; see `interfaces.brokers.Broker.publish`."""
+        properties = to_amqp(message.properties)
+        if message.properties.headers and (size := len(properties.marshal())) > MAX_PROPERTIES_BYTES:
+            raise HeadersTooLarge(
+                f"properties and headers have {size} bytes, at most {MAX_PROPERTIES_BYTES} fit a frame"
+            )
+        channel = await self._get()
+        channel.waiting += 1
+        try:
+            with amqp_errors(f"publishing to {message.exchange or 'queue'} {message.routing_key!r}"):
+                await self._publish_on(channel.raw, message, properties)
+        except BrokerUnavailable as error:
+            self._retire(channel)
+            if _names_missing_exchange(error, message.exchange):
+                raise Unroutable(f"{error}: no topology is declared there") from error
+            raise
+        finally:
+            channel.waiting -= 1
+            if channel is not self._current and channel.waiting == 0:
+                await close_channel(channel.raw)
+
+    async def _publish_on(
+        self, channel: AbstractChannel, message: Outgoing, properties: commands.Basic.Properties
+    ) -> None:
+        try:
+            await channel.basic_publish(
+                message.body,
+                exchange=message.exchange,
+                routing_key=message.routing_key,
+                properties=properties,
+                mandatory=message.mandatory,
+                timeout=self._timeout,
+            )
+        except TimeoutError as error:
+            where = f"{message.exchange or 'queue'} {message.routing_key!r}"
+            raise PublishTimeout(f"publishing to {where}: no confirm within {self._timeout:g} s") from error
+
+    async def _get(self) -> _PublishingChannel:
+        async with self._lock:
+            if self._current is None or self._current.raw.is_closed:
+                connection = await self._link.get()
+                with amqp_errors("opening a channel to publish"):
+                    async with asyncio.timeout(self._timeout):
+                        self._current = _PublishingChannel(await declare.raw_channel(connection, confirms=True))
+            return self._current
+
+    def _retire(self, channel: _PublishingChannel) -> None:
+        """Publish nothing more on `channel`; the last publish that waits on it closes it.
+
+        A returned publish does not come here: its outcome is known and the channel's books are in order.
+        """
+        if self._current is channel:
+            self._current = None
+
+
+def _names_missing_exchange(error: BrokerUnavailable, exchange: str) -> bool:
+    # All publishes that wait on a channel get the error the broker closed it with: only one that names its own exchange
+    # knows that it went nowhere.
+    return isinstance(error.__cause__, ChannelNotFoundEntity) and f"no exchange '{exchange}' " in str(error)

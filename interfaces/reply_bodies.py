@@ -1,0 +1,132 @@
+"""Wire contract v1, replies: between Python objects and the bytes and properties of a broker message.
+
+A reply is encoded once, before the turn is committed, and published as those bytes under the same id, however often it
+is repeated.
+"""
+
+from typing import Any, Final, Literal
+from uuid import UUID, uuid5
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import from_json, to_json
+
+from interfaces.brokers import Delivery, Outgoing, Properties
+from interfaces.data_model import json_object
+from interfaces.envelope import DIRECT_REPLY, JSON, MAX_BODY_BYTES, PERSISTENT, VERSION, Request
+from interfaces.errors import Reason, RequestRejected
+from interfaces.messages import Message
+from interfaces.topology import Topology
+from interfaces.unsafe import refuse_unsafe
+
+DEFAULT_INTERFACE: Final = "default"
+REPLY_IDS: Final = UUID("5c4f1c0e-6b0b-5d9e-9a7e-0f3d6a1b2c4d")
+"""Namespace of the name-based UUIDs (RFC 9562, version 5) that identify replies."""
+
+
+class ReplyError(BaseModel):
+    """Why a request got no answer."""
+
+    code: str = Field(description="One of the dead-letter reasons.")
+    detail: str
+
+
+class Reply(BaseModel):
+    """Body of a reply."""
+
+    model_config = ConfigDict(title="Switchboard reply, version 1")
+
+    version: Literal[1] = 1
+    ctx_id: str | None = Field(description="Null where the request was too broken to tell.")
+    request_id: str | None = Field(description="The request's message_id.")
+    turn: int = Field(description="Number of the turn this request became in its context; 0 for an error.")
+    status: Literal["ok", "error"]
+    message: Message | None = None
+    misc: dict[str, Any] | None = None
+    error: ReplyError | None = None
+
+
+def reply_id(ctx_id: str | None, request_id: str | None) -> str:
+    """`message_id` of the reply, the same on every redelivery.
+
+    Derived from both ids: should two contexts use one request id, their replies still differ, and the client library
+    never has one id in flight twice, which would mix up their returns.
+    """
+    return str(uuid5(REPLY_IDS, f"{ctx_id}\0{_unicode(request_id)}"))
+
+
+def _unicode(request_id: str | None) -> str | None:
+    # An id that is not UTF-8 came as lone surrogates, and its sender is still to be told that.
+    return None if request_id is None else str.encode(request_id, errors="backslashreplace").decode()
+
+
+def encode_reply(request: Request, response: Message | None, misc: dict[str, Any], turn: int) -> bytes:
+    """Body of the reply to `request`. Raises `RequestRejected(reply-invalid)` where it cannot travel."""
+    try:
+        message = None if response is None else response.model_dump(mode="json")
+        refuse_unsafe(message)
+        body = _reply_body(request.ctx_id, request.request_id, turn, "ok", message)
+        encoded = to_json(body | {"misc": json_object(misc)} if misc else body)
+    except RequestRejected as error:
+        raise RequestRejected(Reason.REPLY_INVALID, "the bot's answer cannot be sent", internal=error.detail) from error
+    except ValueError as error:
+        raise RequestRejected(Reason.REPLY_INVALID, "the bot's answer cannot be sent", internal=str(error)) from error
+    if len(encoded) > MAX_BODY_BYTES:
+        internal = f"the reply has {len(encoded)} bytes, the limit is {MAX_BODY_BYTES}"
+        raise RequestRejected(Reason.REPLY_INVALID, "the bot's answer is too large", internal=internal)
+    return encoded
+
+
+def encode_error_reply(ctx_id: str | None, request_id: str | None, rejected: RequestRejected) -> bytes:
+    """Body of the reply that says why a request got no answer."""
+    body = _reply_body(ctx_id, _unicode(request_id), 0, "error", None)
+    return to_json(body | {"error": {"code": rejected.reason.value, "detail": rejected.detail}})
+
+
+def _reply_body(
+    ctx_id: str | None,
+    request_id: str | None,
+    turn: int,
+    status: Literal["ok", "error"],
+    message: dict[str, Any] | None,
+) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        "ctx_id": ctx_id,
+        "request_id": request_id,
+        "turn": turn,
+        "status": status,
+        "message": message,
+    }
+
+
+def reply_outgoing(
+    topology: Topology, delivery: Delivery, ctx_id: str | None, body: bytes, interface: str = DEFAULT_INTERFACE
+) -> Outgoing:
+    """A reply ready to publish, to the request's `reply_to` or else to the replies exchange."""
+    asked = delivery.properties
+    properties = Properties(
+        content_type=JSON,
+        delivery_mode=PERSISTENT,
+        message_id=reply_id(ctx_id, asked.message_id),
+        correlation_id=asked.correlation_id or asked.message_id,
+    )
+    if asked.reply_to:
+        # RabbitMQ returns every mandatory message to the direct-reply pseudo-queue, the delivered ones too
+        # (https://www.rabbitmq.com/docs/direct-reply-to#limitations).
+        mandatory = not asked.reply_to.startswith(DIRECT_REPLY)
+        return Outgoing("", asked.reply_to, body, properties, mandatory)
+    return Outgoing(topology.replies_exchange, f"{interface}.{ctx_id}", body, properties)
+
+
+def interface_of(message: Message) -> str:
+    """Name of the interface a request came through, the first word of its reply's routing key."""
+    origin = message.origin
+    return (origin.interface if origin else None) or DEFAULT_INTERFACE
+
+
+def decode_reply(body: bytes) -> Reply:
+    """Parse a reply body. Raises `ValueError` where it is not one, or unsafe."""
+    raw = from_json(body, allow_inf_nan=False)
+    if isinstance(raw, dict):
+        refuse_unsafe(raw.get("message"), raw.get("misc"))
+    return Reply.model_validate(raw)
