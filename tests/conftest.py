@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.services.choice import Choice, choose_provider, choose_servers
 from tests.services.node import install_amqplib
@@ -18,6 +19,11 @@ from tests.services.servers import Broker, Server, Servers
 TEST_PREFIX = "SWITCHBOARD_TEST_"
 SERVERS = pytest.StashKey[Choice | CannotProvide]()
 AMQPLIB = pytest.StashKey[Path | CannotProvide]()
+
+
+# A time limit per example would test the machine.
+settings.register_profile("switchboard", deadline=None)
+settings.load_profile("switchboard")
 
 
 def pytest_configure() -> None:
