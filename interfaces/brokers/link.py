@@ -9,7 +9,7 @@ from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel
 
 from interfaces.brokers import declare
-from interfaces.brokers.mapping import CONNECTION_LOST, amqp_errors
+from interfaces.brokers.mapping import amqp_errors
 from interfaces.errors import BrokerUnavailable, SwitchboardError
 
 HEARTBEAT_SECONDS = 10
@@ -52,7 +52,7 @@ class Link:
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(*CONNECTION_LOST, TimeoutError):
+            with suppress(SwitchboardError), amqp_errors("closing a connection"):
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await connection.close()
 
