@@ -47,6 +47,10 @@ test-images: ## container images with RabbitMQ, Redis and Valkey from Debian's p
 test-matrix: $(ENV) ## the integration tests on every supported pair of servers, in containers
 	$(PYTHON) -m tests.matrix
 
+.PHONY: chaos
+chaos: $(ENV) ## three minutes of faults on workers, servers and links, then the verdict (SEED=n repeats a run)
+	$(PYTHON) -m tests.chaos.run --seconds 180 $(if $(SEED),--seed $(SEED))
+
 .PHONY: pins
 pins: ## choose the newest allowed dependencies anew and write requirements/*.txt
 	deploy/pins.sh
