@@ -9,6 +9,7 @@ from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel
 
 from interfaces.brokers import declare
+from interfaces.brokers.bounded import bounded
 from interfaces.brokers.mapping import amqp_errors
 from interfaces.errors import BrokerUnavailable, SwitchboardError
 
@@ -53,8 +54,7 @@ class Link:
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(SwitchboardError), amqp_errors("closing a connection"):
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await connection.close()
+                await bounded(connection.close(), CLOSE_SECONDS)
 
 
 def _is_lost(connection: AbstractConnection) -> bool:
@@ -65,5 +65,8 @@ def _is_lost(connection: AbstractConnection) -> bool:
 async def close_channel(channel: AbstractChannel) -> None:
     """Close a channel, within a bounded time and whatever state it is in. Never raises."""
     with suppress(SwitchboardError), amqp_errors("closing a channel"):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await channel.close()
+        await bounded(_closed(channel), CLOSE_SECONDS)
+
+
+async def _closed(channel: AbstractChannel) -> None:
+    await channel.close()

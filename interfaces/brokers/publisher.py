@@ -7,6 +7,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp import commands
 
 from interfaces.brokers import Outgoing, declare
+from interfaces.brokers.bounded import bounded
 from interfaces.brokers.link import Link, close_channel
 from interfaces.brokers.mapping import amqp_errors
 from interfaces.brokers.properties import to_amqp
@@ -77,8 +78,8 @@ class Publisher:
             if self._current is None or self._current.raw.is_closed:
                 connection = await self._link.get()
                 with amqp_errors("opening a channel to publish"):
-                    async with asyncio.timeout(self._timeout):
-                        self._current = _PublishingChannel(await declare.raw_channel(connection, confirms=True))
+                    raw = await bounded(declare.raw_channel(connection, confirms=True), self._timeout)
+                    self._current = _PublishingChannel(raw)
             return self._current
 
     def _retire(self, channel: _PublishingChannel) -> None:
