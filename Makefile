@@ -51,6 +51,10 @@ test-matrix: $(ENV) ## the integration tests on every supported pair of servers,
 chaos: $(ENV) ## three minutes of faults on workers, servers and links, then the verdict (SEED=n repeats a run)
 	$(PYTHON) -m tests.chaos.run --seconds 180 $(if $(SEED),--seed $(SEED))
 
+.PHONY: chaos-check
+chaos-check: $(ENV) ## show that the chaos suite convicts workers without fencing, deduplication or hand-over by closing
+	$(PYTHON) -m pytest tests/chaos/check_sabotage.py -q
+
 .PHONY: pins
 pins: ## choose the newest allowed dependencies anew and write requirements/*.txt
 	deploy/pins.sh
