@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Hashable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from uuid import uuid4
 
 from interfaces.brokers import Broker, Delivery
@@ -93,7 +93,10 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         Whichever it is, running turns get `drain_timeout` seconds to finish; a cancellation after `stop` ends that at
         once. Raises `BrokerRefused` or `BrokerUnavailable` where it cannot start, `ConsumerLost` where it cannot go on.
         """
-        await self.open()
+        async with AsyncExitStack() as undoing:
+            undoing.push_async_callback(self._broker.close)
+            await self.open()
+            undoing.pop_all()
         self._runner = pipeline_runner
         self._lanes = Lanes(self._turn, self._concurrency)
         self._shards = Shards(self._keep, self._drain_timeout)
@@ -118,7 +121,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
     async def open(self) -> None:
         """Connect and declare the topology, once; `connect` does it where it was not done before.
 
-        Raises `BrokerRefused` or `BrokerUnavailable`.
+        Where it fails it may be tried again. Raises `BrokerRefused` or `BrokerUnavailable`.
         """
         if not self._is_open:
             await self._broker.open()

@@ -77,8 +77,10 @@ async def opened(url: str) -> AsyncIterator[ObservedBroker]:
     """A broker without a proxy, connected."""
     broker = ObservedBroker(url)
     await broker.open()
-    yield broker
-    await broker.close()
+    try:
+        yield broker
+    finally:
+        await broker.close()
 
 
 @asynccontextmanager
@@ -87,8 +89,10 @@ async def linked(url: str, **options: Any) -> AsyncIterator[Links]:
     async with proxied(url) as (consuming, via_consuming), proxied(url) as (publishing, via_publishing):
         broker, other = ObservedBroker(via_consuming, **options), RabbitMQBroker(via_publishing, **options)
         broker._publishing, broker._publisher = other._publishing, other._publisher
-        yield Links(broker, consuming, publishing)
-        await broker.close()
+        try:
+            yield Links(broker, consuming, publishing)
+        finally:
+            await broker.close()
 
 
 class Notebook:
