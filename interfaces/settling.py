@@ -28,6 +28,7 @@ class Settler:
         self._broker = broker
         self._topology = topology
         self._worker = worker
+        self._has_told_unheard = False
 
     async def answer(self, request: Request, body: bytes) -> None:
         """Publish the reply and acknowledge."""
@@ -59,11 +60,14 @@ class Settler:
             await self._patiently(reply)
         except Unroutable:
             # Whoever asked is gone, or nobody listens. The turn stands; the reply stays in the context's outbox.
-            logger.warning(
-                "nobody takes the reply to request %r: no queue for %r",
+            # Said aloud once: where nobody listens on purpose, it is true of every reply.
+            logger.log(
+                logging.DEBUG if self._has_told_unheard else logging.WARNING,
+                "nobody takes the reply to request %r: no queue for %r (others like this only at log level debug)",
                 delivery.properties.message_id,
                 reply.routing_key,
             )
+            self._has_told_unheard = True
 
     async def _publish_dead_letter(self, message: Outgoing) -> None:
         if not message.properties.message_id:
