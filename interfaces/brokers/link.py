@@ -1,7 +1,7 @@
 """One AMQP connection, made when somebody needs it and it is not there. `brokers.rabbitmq` has two of them."""
 
 import asyncio
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import aio_pika
 import yarl
@@ -41,9 +41,18 @@ class Link:
             if self._connection is None or _is_lost(self._connection):
                 await self._drop()
                 with amqp_errors(self._doing):
-                    self._connection = await aio_pika.connect(self._url, timeout=self._timeout)
+                    self._connection = await self._connect()
                 declare.check_version(self._connection)
             return self._connection
+
+    async def _connect(self) -> AbstractConnection:
+        connection = aio_pika.Connection(self._url)
+        async with AsyncExitStack() as undoing:
+            # aio-pika closes a connection that failed only when it is collected, which may be outside of any loop.
+            undoing.push_async_callback(connection.close)
+            await connection.connect(timeout=self._timeout)
+            undoing.pop_all()
+        return connection
 
     async def close(self) -> None:
         """Close the connection for good. Never raises, may be repeated."""

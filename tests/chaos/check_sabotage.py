@@ -18,11 +18,7 @@ from tests.chaos.run import Plan, Verdict, run
 from tests.chaos.sabotaged_worker import Safeguard
 from tests.chaos.world import WORKER, World
 
-pytestmark = [
-    pytest.mark.timeout(420),
-    # aio-pika drops a connection whose handshake was cut without awaiting its own clean-up.
-    pytest.mark.filterwarnings("ignore:coroutine 'Connection.close' was never awaited:RuntimeWarning"),
-]
+pytestmark = pytest.mark.timeout(420)
 
 
 @dataclass(frozen=True)

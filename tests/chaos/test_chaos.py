@@ -12,11 +12,7 @@ from tests.chaos.nemesis import TRACKS
 from tests.chaos.run import Plan, run
 from tests.chaos.world import World
 
-pytestmark = [
-    pytest.mark.timeout(420),
-    # aio-pika drops a connection whose handshake was cut without awaiting its own clean-up.
-    pytest.mark.filterwarnings("ignore:coroutine 'Connection.close' was never awaited:RuntimeWarning"),
-]
+pytestmark = pytest.mark.timeout(420)
 
 FAULTS = {fault.__name__.replace("_", " ") for track in TRACKS.values() for fault in track}
 
