@@ -131,6 +131,10 @@ async def _supervise(worker: Worker) -> None:
     if worker.unfinished:
         logger.error("stopped with %d dialogs in a turn: their requests are delivered again", worker.unfinished)
         _leave(ExitCode.UNFINISHED)
+    if working.cancelled():
+        # What was cut short may have left tasks of the AMQP client that ignore their cancellation, and the event loop
+        # would wait for each of them.
+        _leave(ExitCode.OK)
 
 
 def _end_on_signals(worker: Worker, working: "asyncio.Task[None]") -> asyncio.Event:
