@@ -84,7 +84,7 @@ class Worker:
         self._interface.stop()
 
     async def wait_ready(self) -> None:
-        """Return once every shard is consumed for the first time."""
+        """Return once the shards that fall to this worker, be they none, are consumed for the first time."""
         await self._ready.wait()
 
     @property
