@@ -70,6 +70,10 @@ class Channel(Protocol):
     def is_open(self) -> bool:
         """False once closed by either side: what it delivered belongs to somebody else, an ack does nothing."""
 
+    @property
+    def unsettled(self) -> Mapping[int, float]:
+        """Event loop time of each delivery not yet acknowledged, by its tag, the oldest first."""
+
     async def wait_closed(self) -> None:
         """Return when the channel is closed, by whatever: asked for, connection lost, cancelled by the broker."""
 

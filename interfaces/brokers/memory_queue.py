@@ -37,6 +37,7 @@ class MemoryChannel:
         self._prefetch = prefetch
         self._deliver = deliver
         self._unacked: dict[int, Entry] = {}
+        self._unsettled: dict[int, float] = {}
         self._tags = itertools.count(1)
         self._closed = asyncio.Event()
 
@@ -49,6 +50,11 @@ class MemoryChannel:
     def is_open(self) -> bool:
         """Whether acks still count."""
         return not self._closed.is_set()
+
+    @property
+    def unsettled(self) -> Mapping[int, float]:
+        """What is delivered and not yet acknowledged."""
+        return self._unsettled
 
     @property
     def has_credit(self) -> bool:
@@ -67,6 +73,7 @@ class MemoryChannel:
         """Settle; silent on a closed channel. An ack of what is not outstanding closes the channel, as on RabbitMQ."""
         if not self.is_open:
             return
+        self._unsettled.pop(delivery.tag, None)
         if self._unacked.pop(delivery.tag, None) is None:
             self.shut()
         else:
@@ -86,6 +93,7 @@ class MemoryChannel:
         """Deliver `entry` and hold it until it is acknowledged."""
         tag = next(self._tags)
         self._unacked[tag] = entry
+        self._unsettled[tag] = asyncio.get_running_loop().time()
         self._deliver(
             Delivery(
                 body=entry.message.body,

@@ -6,7 +6,7 @@ again, and `shards` decides what is consumed. Messages are never requeued: only 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 
@@ -31,6 +31,7 @@ class RabbitMQChannel:
         self.queue = queue
         self._channel = channel
         self._prefetch = prefetch
+        self._unsettled: dict[int, float] = {}
         self._closed = asyncio.Event()
         channel.closing.add_done_callback(lambda _: self._closed.set())
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
@@ -40,6 +41,11 @@ class RabbitMQChannel:
     def is_open(self) -> bool:
         """Whether acks still reach the broker."""
         return not self._closed.is_set()
+
+    @property
+    def unsettled(self) -> Mapping[int, float]:
+        """What is delivered and not yet acknowledged."""
+        return self._unsettled
 
     async def wait_closed(self) -> None:
         """Wait until either side closed the channel."""
@@ -56,6 +62,7 @@ class RabbitMQChannel:
     async def ack(self, delivery: Delivery) -> None:
         """Settle; silent on a closed channel."""
         if self.is_open:
+            self._unsettled.pop(delivery.tag, None)
             with suppress(*CONNECTION_LOST):
                 await self._channel.basic_ack(delivery.tag, wait=False)
 
@@ -63,6 +70,12 @@ class RabbitMQChannel:
         """Close the channel, which returns its unacknowledged deliveries to the head of the queue."""
         self._closed.set()
         await close_channel(self._channel)
+
+    def delivered(self, message: DeliveredMessage) -> Delivery:
+        """Note and translate what the broker delivers."""
+        delivery = _delivery(message, self)
+        self._unsettled[delivery.tag] = asyncio.get_running_loop().time()
+        return delivery
 
     def _on_cancelled_by_broker(self, _: commands.Basic.Cancel) -> None:
         # The queue was deleted or lost its leader. The channel stays open without a consumer: close it, so that
@@ -118,7 +131,7 @@ class RabbitMQBroker:
                 undoing.push_async_callback(channel.close)
 
                 async def on_message(message: DeliveredMessage) -> None:
-                    deliver(_delivery(message, channel))
+                    deliver(channel.delivered(message))
 
                 await raw.basic_qos(prefetch_count=prefetch)
                 await raw.basic_consume(queue, on_message)

@@ -58,6 +58,19 @@ async def test_deliveries_may_be_acknowledged_in_any_order(broker: Broker, topol
     assert second.bodies == [b"0", b"2", b"4"]
 
 
+async def test_a_channel_knows_what_is_unsettled_and_since_when(broker: Broker, topology: Topology) -> None:
+    queue = await publish_numbers(broker, topology, range(4))
+    inbox = Inbox()
+    before = asyncio.get_running_loop().time()
+    channel = await broker.consume(queue, 3, inbox)
+    deliveries = await inbox.wait_for(3)
+    await channel.ack(deliveries[0])
+    deliveries = await inbox.wait_for(4)
+    assert list(channel.unsettled) == [delivery.tag for delivery in deliveries[1:]]
+    assert before <= min(channel.unsettled.values()) <= asyncio.get_running_loop().time()
+    await channel.close()
+
+
 async def test_an_ack_on_a_closed_channel_is_silent_and_settles_nothing(broker: Broker, topology: Topology) -> None:
     queue = await publish_numbers(broker, topology, range(1))
     inbox = Inbox()

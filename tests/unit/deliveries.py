@@ -13,6 +13,7 @@ class StubChannel:
     def __init__(self) -> None:
         self.acked: list[Delivery] = []
         self.is_open = True
+        self.unsettled: dict[int, float] = {}
 
     async def wait_closed(self) -> None:
         raise NotImplementedError

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,7 @@ class OpenChannel:
 
     queue = "requests"
     is_open = True
+    unsettled: Mapping[int, float] = {}
 
     async def wait_closed(self) -> None: ...
 
