@@ -20,9 +20,11 @@ from interfaces.envelope import Request, decode_request
 from interfaces.errors import Fatal, MisuseError, Reason, RequestRejected, TurnAbandoned
 from interfaces.foreign import stray_cancellations_caught
 from interfaces.lanes import Lanes
+from interfaces.markers import Markers, is_marker
 from interfaces.messages import Message
 from interfaces.messengers import PipelineRunnerFunction, PollingMessengerInterface
 from interfaces.reply_bodies import encode_reply
+from interfaces.request_queues import RequestQueues
 from interfaces.settling import Settler
 from interfaces.shards import Shards
 from interfaces.topology import Topology
@@ -46,6 +48,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
     :param batch_size: requests per poll at most.
     :param concurrency: turns that run at a time at most.
     :param drain_timeout: seconds that running turns have to finish when the interface stops.
+    :param queues: which request queues there are, where their number may change; those of `topology` otherwise.
     """
 
     def __init__(
@@ -59,17 +62,19 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         concurrency: int = 256,
         drain_timeout: float = 20.0,
         watch: Watch | None = None,
+        queues: RequestQueues | None = None,
     ) -> None:
         super().__init__()
-        self.topology = topology or Topology()
         self.name = f"{self.id}-{uuid4().hex[:8]}"
         self._broker = broker or open_broker(url)
+        self._queues = queues or RequestQueues(self._broker, topology or Topology())
         self._prefetch = prefetch
         self._batch_size = batch_size
         self._concurrency = concurrency
         self._drain_timeout = drain_timeout
         self._watch = watch
-        self._settler = Settler(self._broker, self.topology, self.name)
+        self._settler = Settler(self._broker, self._queues, self.name)
+        self._markers = Markers(self._queues.passed)
         self._arrived: deque[Delivery] = deque()
         self._wake = asyncio.Event()
         self._is_open = False
@@ -125,7 +130,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         """
         if not self._is_open:
             await self._broker.open()
-            await self._broker.apply(self.topology)
+            await self._queues.open()
             self._is_open = True
 
     async def close(self) -> None:
@@ -147,6 +152,11 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
     def consumed(self) -> list[str]:
         """Request queues this interface has a consumer on, be it the active one or one that waits."""
         return self._shards.consumed if self._shards is not None else []
+
+    @property
+    def topology(self) -> Topology:
+        """The topology as it is now."""
+        return self._queues.topology
 
     async def wait_consuming(self) -> None:
         """Return once `connect` runs and every queue wanted then has been consumed."""
@@ -189,10 +199,10 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         await asyncio.sleep(timeout)
 
     def _keep(self, queue: str) -> KeptConsumer:
-        async def declare() -> None:
-            await self._broker.apply(self.topology)
+        async def mend() -> None:
+            await self._queues.mend(queue)
 
-        return KeptConsumer(self._broker, queue, self._prefetch, self._on_delivery, declare=declare, watch=self._watch)
+        return KeptConsumer(self._broker, queue, self._prefetch, self._on_delivery, declare=mend, watch=self._watch)
 
     def _on_delivery(self, delivery: Delivery) -> None:
         self._arrived.append(delivery)
@@ -201,6 +211,9 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
     def _decode(self, delivery: Delivery) -> Request | None:
         if not self._connected().may_start(delivery.channel):
             return None  # It comes again, here or elsewhere; started now, it could only run twice.
+        if is_marker(delivery):
+            self._markers.take(delivery)
+            return None
         try:
             return decode_request(delivery, self.topology)
         except RequestRejected as rejected:
@@ -276,6 +289,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
             for task in self._rejecting:
                 task.cancel()
             await asyncio.gather(polling, *self._rejecting, return_exceptions=True)
+            await self._markers.close()
             # 4. Close the channels: acks are on the wire before, and what is unacknowledged goes back in order.
             await self._connected().close()
             await self._broker.close()  # 5. Close the connections.

@@ -13,7 +13,7 @@ from interfaces.dead_letters import dead_letter, without_own_headers
 from interfaces.envelope import Request, may_reply_to
 from interfaces.errors import BrokerRefused, BrokerUnavailable, HeadersTooLarge, RequestRejected, Unroutable
 from interfaces.reply_bodies import DEFAULT_INTERFACE, encode_error_reply, interface_of, reply_outgoing
-from interfaces.topology import Topology
+from interfaces.request_queues import RequestQueues
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +24,10 @@ OUTAGE_WAIT = wait_random_exponential(multiplier=0.05, max=5)
 class Settler:
     """Publishes outcomes of requests, for as long as it takes, and acknowledges them."""
 
-    def __init__(self, broker: Broker, topology: Topology, worker: str) -> None:
+    def __init__(self, broker: Broker, queues: RequestQueues, worker: str) -> None:
         self._broker = broker
-        self._topology = topology
+        self._queues = queues
+        self._topology = queues.topology  # Only names are read from it that are the same in every generation.
         self._worker = worker
         self._has_told_unheard = False
 
@@ -85,7 +86,7 @@ class Settler:
     async def _ensure_dead_letter_queue(self, *, declare: bool = False) -> None:
         async def ensure() -> None:
             if declare or await self._broker.queue_state(self._topology.dead) is None:
-                await self._broker.apply(self._topology)
+                await self._queues.mend(self._topology.dead)
 
         await self._retrying()(ensure)
 

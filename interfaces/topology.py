@@ -1,13 +1,15 @@
 """Names and arguments of everything Switchboard declares on a broker (wire contract v1, "Topology").
 
 Pure values: `brokers.rabbitmq` declares them, `brokers.memory` imitates them, `switchboard topology show` prints them.
-A context's slot never changes, and the binding of a slot is explicit, so a broker restart moves nothing.
+A context's slot never changes, and the binding of a slot is explicit, so a broker restart moves nothing. The number of
+shards changes by a new generation of queues, which takes over slot by slot (docs/decisions/0010).
 """
 
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
 Arguments = Mapping[str, str | int | bool]
 """A queue's `x-` arguments."""
@@ -16,6 +18,11 @@ SLOTS = 1024
 """Number of hash classes of context ids. Part of the wire contract: publishers in other languages compute the slot."""
 
 MAX_SHARDS = 256
+
+GENERATIONS_AHEAD = 32
+"""How far later generations are looked for where the expected one does not exist."""
+
+ExchangeKind = Literal["direct", "topic", "fanout"]
 
 DELIVERY_LIMIT = 100_000
 """A hand-over counts as a delivery, so a low limit would dead-letter healthy messages; without any limit a quorum queue
@@ -58,6 +65,30 @@ class Topology:
         return f"{self.namespace}.requests"
 
     @property
+    def alternate_exchange(self) -> str:
+        """Direct exchange that the broker asks about a slot that is not bound to `requests_exchange`."""
+        return f"{self.namespace}.requests.alternate"
+
+    @property
+    def slots_exchange(self) -> str:
+        """The exchange this generation's slots are bound to: odd ones the first, even ones its alternate.
+
+        So a slot moves to the next generation by one step of the broker, the removal of a binding in the first exchange
+        or the addition of one there. Two steps would lose requests or put them into two queues in between.
+        """
+        return self.requests_exchange if self.generation % 2 else self.alternate_exchange
+
+    @property
+    def exchanges(self) -> Mapping[str, tuple[ExchangeKind, Arguments]]:
+        """Kind and arguments of every exchange, in an order they can be declared in."""
+        return {
+            self.alternate_exchange: ("direct", {}),
+            self.requests_exchange: ("direct", {"alternate-exchange": self.alternate_exchange}),
+            self.replies_exchange: ("topic", {}),
+            self.dead: ("fanout", {}),
+        }
+
+    @property
     def replies_exchange(self) -> str:
         """Topic exchange for replies of requests without `reply_to`."""
         return f"{self.namespace}.replies"
@@ -84,6 +115,13 @@ class Topology:
     def queue_of(self, slot_number: int) -> str:
         """Request queue that `slot_number` is bound to."""
         return self.shard_queue(slot_number % self.shards)
+
+    def feeders(self, previous: "Topology") -> dict[str, set[str]]:
+        """For each request queue those of the previous generation that had any of its slots before."""
+        feeders: dict[str, set[str]] = {queue: set() for queue in self.shard_queues}
+        for number in range(SLOTS):
+            feeders[self.queue_of(number)].add(previous.queue_of(number))
+        return feeders
 
     @property
     def shard_arguments(self) -> Arguments:

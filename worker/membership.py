@@ -11,8 +11,9 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from interfaces.errors import StoreUnavailable
+from interfaces.errors import StoreUnavailable, Unavailable
 from interfaces.rabbitmq import RabbitMQMessengerInterface
+from worker.generations import Generations
 from worker.ranking import rank
 from worker.stores import ContextStore
 
@@ -41,11 +42,11 @@ class Member(BaseModel):
 class Membership:
     """One worker's part in spreading the shards of `interface`."""
 
-    def __init__(self, store: ContextStore, interface: RabbitMQMessengerInterface) -> None:
+    def __init__(self, store: ContextStore, interface: RabbitMQMessengerInterface, generations: Generations) -> None:
         self._store = store
         self._interface = interface
+        self._generations = generations
         self._name = interface.name
-        self._shards = interface.topology.shard_queues
         self._owned: set[str] = set()
         self._frozen_until = 0.0
         self._letting_go: dict[str, float] = {}
@@ -75,9 +76,10 @@ class Membership:
 
     async def _beat(self) -> dict[str, Member] | None:
         said = Member(consuming=self.owned, subscribed=self._interface.consumed)
+        announcing = self._store.announce(self._name, said.model_dump_json().encode(), LIFE_SECONDS)
         try:
-            living = await self._store.announce(self._name, said.model_dump_json().encode(), LIFE_SECONDS)
-        except StoreUnavailable as error:
+            living, _ = await asyncio.gather(announcing, self._generations.refresh())
+        except Unavailable as error:  # of the broker too: it is asked where the store has lost the plan
             now = asyncio.get_running_loop().time()
             if now >= self._frozen_until:
                 logger.warning("workers cannot see each other, shards stay where they are: %s", error)
@@ -89,7 +91,7 @@ class Membership:
     def _adapt(self, members: Mapping[str, Member]) -> set[str]:
         """The queues to consume from now on. Notes which of them this worker owns."""
         places = rank(
-            self._shards,
+            self._generations.consumable,
             {name: member.consuming for name, member in members.items()},
             {name: member.subscribed for name, member in members.items()},
         )

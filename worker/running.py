@@ -16,6 +16,7 @@ from interfaces.consumers import Watch
 from interfaces.errors import Unavailable
 from interfaces.rabbitmq import RabbitMQMessengerInterface
 from worker.apps import App, HandlerApp, RunnerApp, adapt, load_app
+from worker.generations import Generations
 from worker.membership import Membership
 from worker.settings import Settings
 from worker.stores import ContextStore
@@ -47,17 +48,20 @@ class Worker:
         self.settings = settings or Settings()
         self._app = _as_app(app)
         self._store = store or open_store(self.settings)
+        broker = broker or open_broker(
+            self.settings.amqp_url.get_secret_value(), publish_timeout=self.settings.publish_timeout
+        )
+        generations = Generations(broker, self._store, self.settings.topology)
         self._interface = RabbitMQMessengerInterface(
-            broker=broker
-            or open_broker(self.settings.amqp_url.get_secret_value(), publish_timeout=self.settings.publish_timeout),
-            topology=self.settings.topology,
+            broker=broker,
+            queues=generations,
             prefetch=self.settings.prefetch,
             batch_size=self.settings.batch_size,
             concurrency=self.settings.concurrency,
             drain_timeout=self.settings.drain_timeout,
             watch=Watch(self.settings.watch_every, self.settings.watch_lost_after),
         )
-        self._membership = Membership(self._store, self._interface)
+        self._membership = Membership(self._store, self._interface, generations)
         self._stop = asyncio.Event()
         self._ready = asyncio.Event()
         self._side_task_error: BaseException | None = None
@@ -105,6 +109,16 @@ class Worker:
     async def _open_servers(self) -> None:
         await _patiently("Redis", self._store.open)
         await _patiently("RabbitMQ", self._interface.open)
+        asked_for, used = self.settings.shards, self._interface.topology.shards
+        if "shards" in self.settings.model_fields_set and asked_for != used:
+            logger.warning(
+                "SWITCHBOARD_SHARDS is %d, and namespace %r has %d shards: those are used. To change them on the live "
+                "system, run `switchboard topology reshard --shards %d`",
+                asked_for,
+                self.settings.namespace,
+                used,
+                asked_for,
+            )
 
     async def _work(self, runner: TurnRunner) -> None:
         membership = self._membership
@@ -134,8 +148,8 @@ class Worker:
         await membership.adapted.wait()
         await self._interface.wait_consuming()
         self._ready.set()
-        shards = len(self._interface.consumed)
-        logger.info("ready: namespace %r, %d of %d shards", self.settings.namespace, shards, self.settings.shards)
+        shards, all_shards = len(self._interface.consumed), self._interface.topology.shards
+        logger.info("ready: namespace %r, %d of %d shards", self.settings.namespace, shards, all_shards)
 
     async def _until_stopped(self, opening: Coroutine[Any, Any, None]) -> None:
         """Await `opening`, but no longer than until `stop`."""

@@ -34,7 +34,9 @@ class Settings(BaseSettings):
     namespace: Annotated[str, Field(pattern=NAMESPACE_PATTERN)] = Field(
         default="switchboard", description="Prefix of every exchange, queue and key."
     )
-    shards: int = Field(default=8, ge=1, le=MAX_SHARDS, description="Request queues. Fixed once declared.")
+    shards: int = Field(
+        default=8, ge=1, le=MAX_SHARDS, description="Request queues to begin with; `topology reshard` changes them."
+    )
     max_length: int = Field(
         default=DEFAULT_MAX_LENGTH, ge=1, description="Requests a shard holds before publishers are refused."
     )

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
@@ -34,11 +34,9 @@ from worker import records
 from worker.apps import App, HandlerApp
 from worker.settings import Settings
 from worker.stores import ContextStore, Loaded, Turn
+from worker.stores.patience import while_store_is_away
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
-
-STORE_WAIT = wait_random_exponential(multiplier=0.05, max=5)
 
 
 class _BotFailedError(Exception):
@@ -87,7 +85,7 @@ class TurnRunner:
                 self._given_up.append(request)
                 raise
             except RequestRejected:
-                await _while_store_is_away(self._store.forget_start, request.ctx_id, request.request_id)
+                await while_store_is_away(self._store.forget_start, request.ctx_id, request.request_id)
                 raise
 
     async def close(self) -> None:
@@ -110,7 +108,7 @@ class TurnRunner:
         return await asyncio.shield(self._epochs[channel])
 
     async def _claim(self, channel: Channel) -> int:
-        epoch = await _while_store_is_away(self._store.claim)
+        epoch = await while_store_is_away(self._store.claim)
         # This process may have slept between the delivery and the claim, and others may have finished the delivered
         # requests since: then the new epoch would be higher than theirs. A channel that is open after the claim rules
         # that out, because whoever follows on it claims later.
@@ -124,7 +122,7 @@ class TurnRunner:
                 request.ctx_id, request.request_id, epoch=epoch, attempt=attempt, history=self._settings.history
             )
 
-        loaded = await _while_store_is_away(load)
+        loaded = await while_store_is_away(load)
         if loaded.reply is None and loaded.starts > self._settings.crash_limit:
             raise RequestRejected(
                 Reason.CRASHES_WORKER,
@@ -144,7 +142,7 @@ class TurnRunner:
             detail = "the dialog's data cannot be stored"
             raise RequestRejected(Reason.REPLY_INVALID, detail, internal=str(error)) from error
         turn = Turn(request.ctx_id, request.request_id, loaded.version, main, {turn_id: record}, reply)
-        context.commit(await _while_store_is_away(self._store.commit, turn))
+        context.commit(await while_store_is_away(self._store.commit, turn))
         return context
 
     async def _run_with_retries(self, request: Request, loaded: Loaded) -> Context:
@@ -203,21 +201,10 @@ class TurnRunner:
 
     def _turn_loader(self, ctx_id: str) -> Callable[[Sequence[int]], Awaitable[Mapping[int, TurnRecord]]]:
         async def load(turn_ids: Sequence[int]) -> dict[int, TurnRecord]:
-            stored = await _while_store_is_away(self._store.read_turns, ctx_id, turn_ids)
+            stored = await while_store_is_away(self._store.read_turns, ctx_id, turn_ids)
             return {number: records.read_turn(turn) for number, turn in stored.items()}
 
         return load
-
-
-async def _while_store_is_away(call: Callable[..., Awaitable[T]], *args: Any) -> T:
-    """Repeat a call until the store answers. Every store call may be repeated; none of this counts as an attempt."""
-    retrying = AsyncRetrying(retry=retry_if_exception_type(StoreUnavailable), wait=STORE_WAIT, before_sleep=_log_outage)
-    return await retrying(call, *args)
-
-
-def _log_outage(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    logger.warning("store unavailable (attempt %d), trying again: %s", state.attempt_number, error)
 
 
 def _log_failure(state: RetryCallState) -> None:

@@ -5,7 +5,7 @@ neither contexts nor JSON. It never requeues: a request goes back to the head of
 it was delivered on, because that is what keeps order (docs/decisions/0003).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -108,7 +108,20 @@ class Broker(Protocol):
         """Close every channel and connection. Never raises, may be repeated."""
 
     async def apply(self, topology: Topology) -> None:
-        """Declare everything in `topology`. Repeatable. Raises `BrokerRefused` when it exists with other arguments."""
+        """Declare everything in `topology` and bind its slots. Repeatable.
+
+        Raises `BrokerRefused` when it exists with other arguments, or a later generation exists.
+        """
+
+    async def declare(self, topology: Topology) -> None:
+        """As `apply`, but bind no slot: the queues of a next generation are there, and nothing leads to them yet."""
+
+    async def move_slots(self, slots: Collection[int], previous: Topology, current: Topology) -> None:
+        """Let these slots lead to the queues of `current` instead of `previous`, the generation before it.
+
+        Each slot moves in one step: a request that is published meanwhile is put into one of the two queues, never
+        into both and never into none. Repeatable, also after it was interrupted at any point.
+        """
 
     async def publish(self, message: Outgoing) -> None:
         """Publish and wait for the confirm.

@@ -6,7 +6,8 @@ bound to two queues, which would deliver every request twice and out of order.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel
@@ -15,7 +16,7 @@ from pamqp import commands
 
 from interfaces.brokers.mapping import amqp_errors
 from interfaces.errors import BrokerRefused
-from interfaces.topology import SLOTS, Arguments, Topology
+from interfaces.topology import GENERATIONS_AHEAD, SLOTS, Arguments, Topology
 
 OLDEST_RABBITMQ = (3, 10)
 """First version with at-least-once dead-lettering and a delivery limit that keeps messages at the head."""
@@ -59,12 +60,13 @@ async def find_queue(connection: AbstractConnection, queue: str) -> commands.Que
         await channel.close()
 
 
-async def apply(connection: AbstractConnection, topology: Topology, *, is_known: bool = False) -> None:
-    """Declare exchanges, queues and bindings of `topology`. Repeatable; raises `BrokerRefused` on any difference.
+async def declare(connection: AbstractConnection, topology: Topology, *, is_known: bool = False) -> None:
+    """Declare exchanges and queues of `topology`. Repeatable; raises `BrokerRefused` on any difference.
 
-    `is_known` tells that this process applied it before: a last queue that is missing was lost since then.
+    `is_known` tells that this process declared it before: a last queue that is missing was lost since then.
     """
     check_version(connection)
+    await _refuse_later_generation(connection, topology)
     if not is_known:
         await _refuse_other_shard_count(connection, topology)
     channel = await raw_channel(connection)
@@ -73,13 +75,74 @@ async def apply(connection: AbstractConnection, topology: Topology, *, is_known:
         await _declare_queues(channel, topology)
     finally:
         await channel.close()
-    await _bind_slots(connection, topology)
+
+
+async def bind_slots(connection: AbstractConnection, topology: Topology) -> None:
+    """Bind every slot to its queue. Repeatable."""
+
+    async def bind(channel: AbstractChannel, number: int) -> None:
+        queue = topology.queue_of(number)
+        await channel.queue_bind(queue, exchange=topology.slots_exchange, routing_key=str(number))
+
+    await _for_slots(connection, range(SLOTS), bind)
+
+
+async def move_slots(
+    connection: AbstractConnection, slots: Collection[int], previous: Topology, current: Topology
+) -> None:
+    """Let `slots` lead to the queues of `current`, each in one step; see `Topology.slots_exchange`. Repeatable."""
+
+    async def move(channel: AbstractChannel, number: int) -> None:
+        key = str(number)
+        # Into the alternate exchange this changes nothing yet; into the first one this is the step.
+        await channel.queue_bind(current.queue_of(number), exchange=current.slots_exchange, routing_key=key)
+        if previous.slots_exchange == previous.requests_exchange:
+            await channel.queue_unbind(previous.queue_of(number), exchange=previous.requests_exchange, routing_key=key)
+
+    await _for_slots(connection, slots, move)
+
+
+async def _for_slots(
+    connection: AbstractConnection,
+    slots: Collection[int],
+    change: Callable[[AbstractChannel, int], Awaitable[None]],
+) -> None:
+    async def change_some(numbers: Sequence[int]) -> None:
+        channel = await raw_channel(connection)
+        try:
+            for number in numbers:
+                await change(channel, number)
+        finally:
+            await channel.close()
+
+    shares = [sorted(slots)[first::BINDING_CHANNELS] for first in range(BINDING_CHANNELS)]
+    with amqp_errors("binding slots to their queues"):
+        await asyncio.gather(*(change_some(share) for share in shares if share))
+
+
+async def _refuse_later_generation(connection: AbstractConnection, topology: Topology) -> None:
+    """Queues of an old generation, declared and bound again, would take requests that nobody consumes.
+
+    Beside an existing generation there is at most the next one. Where this one is not there at all, it may be the first
+    of a new namespace or one that is long gone: then later ones are looked for further.
+    """
+    exists = await find_queue(connection, topology.shard_queue(0)) is not None
+    for later in range(1, 2 if exists else GENERATIONS_AHEAD + 1):
+        queue = replace(topology, generation=topology.generation + later).shard_queue(0)
+        if await find_queue(connection, queue) is not None:
+            raise BrokerRefused(
+                f"generation {topology.generation} of the request queues is not the last: queue {queue!r} exists, so "
+                "the number of shards was changed since. Look at `switchboard topology show`, with the workers' settings"
+            )
 
 
 async def _refuse_other_shard_count(connection: AbstractConnection, topology: Topology) -> None:
     first, last = topology.shard_queue(0), topology.shard_queue(topology.shards - 1)
     beyond = topology.shard_queue(topology.shards)
-    mend = "Set SWITCHBOARD_SHARDS to the number in use; it cannot be changed by declaring"
+    mend = (
+        "Set SWITCHBOARD_SHARDS to the number in use; it cannot be changed by declaring, but by "
+        f"`switchboard topology reshard --shards {topology.shards}`"
+    )
     if await find_queue(connection, beyond) is not None:
         raise BrokerRefused(f"the topology has more than {topology.shards} shards: queue {beyond!r} exists. {mend}.")
     if await find_queue(connection, first) is not None and await find_queue(connection, last) is None:
@@ -87,10 +150,9 @@ async def _refuse_other_shard_count(connection: AbstractConnection, topology: To
 
 
 async def _declare_exchanges(channel: AbstractChannel, topology: Topology) -> None:
-    kinds = {topology.requests_exchange: "direct", topology.replies_exchange: "topic", topology.dead: "fanout"}
-    for exchange, kind in kinds.items():
+    for exchange, (kind, arguments) in topology.exchanges.items():
         with amqp_errors(f"declaring exchange {exchange!r}"):
-            await channel.exchange_declare(exchange, exchange_type=kind, durable=True)
+            await channel.exchange_declare(exchange, exchange_type=kind, durable=True, arguments=dict(arguments))
 
 
 async def _declare_queues(channel: AbstractChannel, topology: Topology) -> None:
@@ -100,18 +162,6 @@ async def _declare_queues(channel: AbstractChannel, topology: Topology) -> None:
     for queue in reversed(topology.shard_queues):
         with amqp_errors(f"declaring queue {queue!r}"):
             await channel.queue_declare(queue, durable=True, arguments=dict(topology.shard_arguments))
-
-
-async def _bind_slots(connection: AbstractConnection, topology: Topology) -> None:
-    async def bind(slots: range) -> None:
-        channel = await raw_channel(connection)
-        for number in slots:
-            queue = topology.queue_of(number)
-            await channel.queue_bind(queue, exchange=topology.requests_exchange, routing_key=str(number))
-        await channel.close()
-
-    with amqp_errors(f"binding the slots of {topology.requests_exchange!r}"):
-        await asyncio.gather(*(bind(range(first, SLOTS, BINDING_CHANNELS)) for first in range(BINDING_CHANNELS)))
 
 
 async def declare_reply_queue(

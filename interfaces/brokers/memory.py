@@ -7,17 +7,14 @@ embedded must not fail when it meets the real broker.
 
 import asyncio
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Literal
 
 from interfaces.brokers import Channel, Delivery, Outgoing, QueueState
 from interfaces.brokers.memory_queue import Arguments, MemoryChannel, MemoryQueue
 from interfaces.errors import BrokerRefused, BrokerUnavailable, PublishNacked, Unroutable
-from interfaces.topology import SLOTS, Topology, reply_queue_arguments
-
-ExchangeKind = Literal["direct", "topic", "fanout"]
+from interfaces.topology import GENERATIONS_AHEAD, SLOTS, ExchangeKind, Topology, reply_queue_arguments
 
 
 def topic_matches(pattern: Sequence[str], words: Sequence[str]) -> bool:
@@ -38,11 +35,16 @@ class Exchange:
     """Bindings of one exchange: routing key to names of queues."""
 
     kind: ExchangeKind
+    alternate: str | None = None
     bindings: dict[str, set[str]] = field(default_factory=dict)
 
-    def unbind(self, queue: str) -> None:
-        """Forget all bindings of a queue."""
-        self.bindings = {key: left for key, queues in self.bindings.items() if (left := queues - {queue})}
+    def unbind(self, queue: str, only: str | None = None) -> None:
+        """Forget the bindings of a queue, all or those with the key `only`."""
+        self.bindings = {
+            key: left
+            for key, queues in self.bindings.items()
+            if (left := queues - {queue} if only in (None, key) else queues)
+        }
 
     def route(self, key: str) -> set[str]:
         """Queues a message goes to, each once however many bindings match."""
@@ -65,19 +67,31 @@ class MemoryServer:
 
     def apply(self, topology: Topology) -> None:
         """Declare `topology`, or change nothing and raise `BrokerRefused`."""
+        self.declare(topology)
+        for number in range(SLOTS):
+            self.bind(topology.queue_of(number), topology.slots_exchange, str(number))
+
+    def declare(self, topology: Topology) -> None:
+        """Declare `topology` without its slots, or change nothing and raise `BrokerRefused`."""
+        self._refuse_later_generation(topology)
         self._refuse_other_slots(topology)
         queues = dict.fromkeys(topology.shard_queues, topology.shard_arguments)
         queues[topology.dead] = topology.dead_arguments
         for name, arguments in queues.items():
             self._refuse_other_arguments(name, arguments)
-        self._exchanges.setdefault(topology.requests_exchange, Exchange("direct"))
-        self._exchanges.setdefault(topology.replies_exchange, Exchange("topic"))
-        self._exchanges.setdefault(topology.dead, Exchange("fanout"))
+        for name, (kind, extra) in topology.exchanges.items():
+            alternate = extra.get("alternate-exchange")
+            self._exchanges.setdefault(name, Exchange(kind, None if alternate is None else str(alternate)))
         for name, arguments in queues.items():
             self.declare_queue(name, arguments)
         self.bind(topology.dead, topology.dead, "")
-        for number in range(SLOTS):
-            self.bind(topology.queue_of(number), topology.requests_exchange, str(number))
+
+    def move_slots(self, slots: Collection[int], previous: Topology, current: Topology) -> None:
+        """Let `slots` lead to the queues of `current`."""
+        for number in slots:
+            self.bind(current.queue_of(number), current.slots_exchange, str(number))
+            if previous.slots_exchange == previous.requests_exchange:
+                self._exchange(previous.requests_exchange).unbind(previous.queue_of(number), only=str(number))
 
     def declare_queue(self, name: str, arguments: Arguments) -> None:
         """Declare a queue. Raises `BrokerRefused` where it exists with other arguments."""
@@ -129,15 +143,26 @@ class MemoryServer:
     def _route(self, message: Outgoing) -> list[MemoryQueue]:
         # The default exchange "" leads to every queue by its own name.
         key = message.routing_key
-        names = {key} if message.exchange == "" else self._exchange(message.exchange).route(key)
+        names = {key} if message.exchange == "" else self._names(message.exchange, key)
         return [self._queues[name] for name in names if name in self._queues]
 
     def _dead_letter(self, message: Outgoing) -> None:
         for queue in self._route(message):
             queue.append(message)
 
+    def _names(self, exchange: str, key: str) -> set[str]:
+        found = self._exchange(exchange)
+        names = found.route(key)
+        return self._names(found.alternate, key) if not names and found.alternate else names
+
+    def _refuse_later_generation(self, topology: Topology) -> None:
+        for later in range(1, GENERATIONS_AHEAD + 1):
+            queue = replace(topology, generation=topology.generation + later).shard_queue(0)
+            if queue in self._queues:
+                raise BrokerRefused(f"generation {topology.generation} is not the last: queue {queue!r} exists")
+
     def _refuse_other_slots(self, topology: Topology) -> None:
-        requests = self._exchanges.get(topology.requests_exchange)
+        requests = self._exchanges.get(topology.slots_exchange)
         if requests is None:
             return
         for number in range(SLOTS):
@@ -190,6 +215,14 @@ class MemoryBroker:
     async def apply(self, topology: Topology) -> None:
         """Declare `topology`, all or nothing."""
         self._connected().apply(topology)
+
+    async def declare(self, topology: Topology) -> None:
+        """Declare `topology` without its slots, all or nothing."""
+        self._connected().declare(topology)
+
+    async def move_slots(self, slots: Collection[int], previous: Topology, current: Topology) -> None:
+        """Move slots to the next generation."""
+        self._connected().move_slots(slots, previous, current)
 
     async def publish(self, message: Outgoing) -> None:
         """Publish a copy of `message`; what the caller does to its headers afterwards changes nothing."""

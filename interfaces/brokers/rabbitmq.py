@@ -6,7 +6,7 @@ again, and `shards` decides what is consumed. Messages are never requeued: only 
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 
@@ -94,7 +94,7 @@ class RabbitMQBroker:
         self._consuming = Link(url, "consume", connect_timeout)
         self._publishing = Link(url, "publish", connect_timeout)
         self._publisher = Publisher(self._publishing, publish_timeout)
-        self._applied: set[Topology] = set()
+        self._declared: set[Topology] = set()
 
     async def open(self) -> None:
         """Connect both ways once."""
@@ -113,8 +113,20 @@ class RabbitMQBroker:
         """Declare `topology`; see `interfaces.brokers.declare`."""
         connection = await self._publishing.get()
         with amqp_errors("declaring the topology"):
-            await declare.apply(connection, topology, is_known=topology in self._applied)
-        self._applied.add(topology)
+            await declare.declare(connection, topology, is_known=topology in self._declared)
+            await declare.bind_slots(connection, topology)
+        self._declared.add(topology)
+
+    async def declare(self, topology: Topology) -> None:
+        """Declare `topology` without its slots; see `interfaces.brokers.declare`."""
+        connection = await self._publishing.get()
+        with amqp_errors("declaring the topology"):
+            await declare.declare(connection, topology, is_known=topology in self._declared)
+        self._declared.add(topology)
+
+    async def move_slots(self, slots: Collection[int], previous: Topology, current: Topology) -> None:
+        """Move slots to the next generation; see `interfaces.brokers.Broker`."""
+        await declare.move_slots(await self._publishing.get(), slots, previous, current)
 
     async def publish(self, message: Outgoing) -> None:
         """Publish with a confirm; see `interfaces.brokers.Broker`."""

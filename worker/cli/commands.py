@@ -24,6 +24,7 @@ BROKER_FIELDS: Final = ("amqp_url", "namespace", "publish_timeout")
 TOPOLOGY_FIELDS: Final = (*BROKER_FIELDS, "shards", "max_length")
 STORE_FIELDS: Final = ("redis_url", "namespace", "redis_timeout")
 SERVER_FIELDS: Final = tuple(dict.fromkeys((*TOPOLOGY_FIELDS, *STORE_FIELDS)))
+RESHARD_FIELDS: Final = tuple(name for name in SERVER_FIELDS if name != "shards")
 ALL_FIELDS: Final = tuple(Settings.model_fields)
 
 

@@ -19,9 +19,11 @@ from interfaces.brokers.declare import raw_channel
 from interfaces.brokers.mapping import amqp_errors
 from interfaces.brokers.rabbitmq import RabbitMQBroker
 from interfaces.errors import BrokerRefused, BrokerUnavailable, Unroutable
-from interfaces.topology import Arguments, Topology
+from interfaces.topology import Arguments, ExchangeKind, Topology
 from worker.cli.findings import Finding, fail, ok, warn
+from worker.cli.plans import asks_for_another, look_up_plan
 from worker.cli.servers import is_memory, shown
+from worker.plan import Plan
 from worker.settings import Settings
 
 CONNECT_SECONDS: Final = 10.0
@@ -30,7 +32,6 @@ NO_SLOT: Final = "doctor"
 """A routing key that no request has: a message under it comes back, which proves that publishing is allowed."""
 
 APPLY: Final = "switchboard topology apply"
-MEND_SHARDS: Final = "set SWITCHBOARD_SHARDS to the number of shards in use"
 MEND_REFUSED: Final = (
     "where a permission is missing, give it; where properties differ, set SWITCHBOARD_MAX_LENGTH as it was, or delete "
     f"the queue once it is empty and run {APPLY}"
@@ -50,12 +51,16 @@ async def check_rabbitmq(settings: Settings) -> AsyncGenerator[Finding]:
         with amqp_errors("connecting to RabbitMQ"):
             connection = await aio_pika.connect(url, timeout=CONNECT_SECONDS)
         async with connection:
-            topology = await _check_topology(connection, settings.topology)
-            yield topology
-            yield await _check_permissions(broker, settings, is_declared=topology.status == "ok")
-            if topology.status == "ok":
-                yield await _check_consumers(broker, settings.topology)
-                yield await _check_dead_letters(broker, settings.topology)
+            plan = await look_up_plan(broker, settings)
+            topology = settings.topology if plan is None else plan.current.of(settings.topology)
+            found = await _check_topology(connection, topology)
+            yield found
+            if plan is not None:
+                yield _check_shards(settings, plan)
+            yield await _check_permissions(broker, settings, is_declared=found.status == "ok")
+            if found.status == "ok":
+                yield await _check_consumers(broker, topology)
+                yield await _check_dead_letters(broker, topology)
     except BrokerUnavailable as error:
         yield fail("RabbitMQ", str(error), "start it, or correct host and port in SWITCHBOARD_AMQP_URL")
     except BrokerRefused as error:
@@ -73,11 +78,6 @@ async def _check_topology(connection: AbstractConnection, topology: Topology) ->
             return warn(
                 check, f"nothing is declared in namespace {topology.namespace!r}", f"{APPLY}, or start a worker"
             )
-        beyond = topology.shard_queue(topology.shards)
-        if await _exists(connection, _declarations_of_queue(beyond, {})[0]):
-            return fail(check, f"more than {topology.shards} shards: queue {beyond!r} exists", MEND_SHARDS)
-        if topology.shard_queue(topology.shards - 1) in missing and topology.shard_queue(0) not in missing:
-            return fail(check, f"fewer than {topology.shards} shards: there is no {', '.join(missing)}", MEND_SHARDS)
         if missing:
             return fail(check, f"missing: {', '.join(missing)}", APPLY)
         with amqp_errors("comparing the topology"):
@@ -88,23 +88,40 @@ async def _check_topology(connection: AbstractConnection, topology: Topology) ->
     return ok(check, f"namespace {topology.namespace!r}, {topology.shards} shards, as it should be")
 
 
+def _check_shards(settings: Settings, plan: Plan) -> Finding:
+    check, shards = "shards", plan.current.shards
+    if plan.previous is not None:
+        detail = (
+            f"a change from {plan.previous.shards} to {shards} is under way; unless somebody is at it, contexts wait"
+        )
+        return warn(check, detail, f"switchboard topology reshard --shards {shards}")
+    if asks_for_another(settings, plan):
+        detail = f"SWITCHBOARD_SHARDS is {settings.shards}, and {shards} are used"
+        return warn(
+            check, detail, f"set it to {shards}, or run switchboard topology reshard --shards {settings.shards}"
+        )
+    return ok(check, f"{shards}, in generation {plan.current.number}")
+
+
 Call = Callable[[AbstractChannel], Awaitable[Any]]
 
 
 def _wanted(topology: Topology) -> dict[str, tuple[Call, Call]]:
     """By name: the passive declaration, and the one RabbitMQ refuses where a thing exists with other properties."""
-    kinds = {topology.requests_exchange: "direct", topology.replies_exchange: "topic", topology.dead: "fanout"}
-    wanted = {f"exchange {exchange}": _declarations_of_exchange(exchange, kind) for exchange, kind in kinds.items()}
+    wanted = {
+        f"exchange {exchange}": _declarations_of_exchange(exchange, *kind)
+        for exchange, kind in topology.exchanges.items()
+    }
     for queue in topology.shard_queues:
         wanted[queue] = _declarations_of_queue(queue, topology.shard_arguments)
     wanted[topology.dead] = _declarations_of_queue(topology.dead, topology.dead_arguments)
     return wanted
 
 
-def _declarations_of_exchange(exchange: str, kind: str) -> tuple[Call, Call]:
+def _declarations_of_exchange(exchange: str, kind: ExchangeKind, arguments: Arguments) -> tuple[Call, Call]:
     return (
         lambda channel: channel.exchange_declare(exchange, passive=True),
-        lambda channel: channel.exchange_declare(exchange, exchange_type=kind, durable=True),
+        lambda channel: channel.exchange_declare(exchange, exchange_type=kind, durable=True, arguments=dict(arguments)),
     )
 
 

@@ -101,3 +101,15 @@ class ContextStore(Protocol):
 
     async def withdraw(self, worker: str) -> None:
         """Take a worker off that list, which is only ever a hint: who consumes is decided by the broker."""
+
+    async def read_plan(self) -> tuple[bytes | None, frozenset[str]]:
+        """The plan of the request queues, `None` where there is none, and the queues noted as passed under it."""
+
+    async def change_plan(self, expected: bytes | None, new: bytes) -> bool:
+        """Replace the plan where it is still `expected`, and forget what was noted under that; False where it is not.
+
+        True as well where the plan is `new` already, so the same call may be made again after a lost answer.
+        """
+
+    async def note_passed(self, queue: str) -> None:
+        """Note that a queue is passed, until the plan changes."""

@@ -48,6 +48,8 @@ class MemoryStore:
         self._contexts: OrderedDict[str, _Context] = OrderedDict()
         self._epochs = itertools.count(1)
         self._workers: dict[str, tuple[float, bytes]] = {}
+        self._plan: bytes | None = None
+        self._passed: set[str] = set()
 
     async def open(self) -> None:
         """Nothing to connect to."""
@@ -127,6 +129,21 @@ class MemoryStore:
     async def withdraw(self, worker: str) -> None:
         """See `ContextStore.withdraw`."""
         self._workers.pop(worker, None)
+
+    async def read_plan(self) -> tuple[bytes | None, frozenset[str]]:
+        """See `ContextStore.read_plan`."""
+        return self._plan, frozenset(self._passed)
+
+    async def change_plan(self, expected: bytes | None, new: bytes) -> bool:
+        """See `ContextStore.change_plan`."""
+        if self._plan == expected and new != expected:
+            self._plan = new
+            self._passed.clear()
+        return self._plan == new
+
+    async def note_passed(self, queue: str) -> None:
+        """See `ContextStore.note_passed`."""
+        self._passed.add(queue)
 
     def _find(self, ctx_id: str) -> _Context | None:
         now = self._clock()

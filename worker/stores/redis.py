@@ -40,6 +40,10 @@ _PEEK = Script.named("peek")
 _DELETE = Script.named("delete")
 _CLAIM = Script.named("claim")
 _ANNOUNCE = Script.named("announce")
+_READ_PLAN = Script.named("read_plan")
+_CHANGE_PLAN = Script.named("change_plan")
+_NOTE_PASSED = Script.named("note_passed")
+_SCRIPTS = (_LOAD, _COMMIT, _FORGET_START, _PEEK, _DELETE, _CLAIM, _ANNOUNCE, _READ_PLAN, _CHANGE_PLAN, _NOTE_PASSED)
 
 _UNSAFE = re.compile(r"[%{}\x00-\x1f\x7f]")
 
@@ -73,6 +77,7 @@ class RedisStore:
         self._pipeline = TickPipeline(self._client, CONNECTIONS)
         self._namespace = escape(namespace)
         self._workers = f"{self._namespace}:workers".encode()
+        self._plan = f"{self._namespace}:plan".encode()
         self._retention = retention
         self._ttl = b"%d" % retention.ttl_seconds
 
@@ -81,7 +86,7 @@ class RedisStore:
         try:
             await self._client.ping()
             info: dict[str, Any] = await self._client.info("server")
-            for script in (_LOAD, _COMMIT, _FORGET_START, _PEEK, _DELETE, _CLAIM, _ANNOUNCE):
+            for script in _SCRIPTS:
                 await self._client.script_load(script.source)
         except (RedisError, OSError) as error:
             raise store_error(error) from error
@@ -155,6 +160,19 @@ class RedisStore:
     async def withdraw(self, worker: str) -> None:
         """See `ContextStore.withdraw`."""
         await self._pipeline.command(b"HDEL", self._workers, worker.encode())
+
+    async def read_plan(self) -> tuple[bytes | None, frozenset[str]]:
+        """See `ContextStore.read_plan`."""
+        plan, passed = await self._pipeline.script(_READ_PLAN, self._plan, self._ttl)
+        return plan, frozenset(queue.decode() for queue in passed)
+
+    async def change_plan(self, expected: bytes | None, new: bytes) -> bool:
+        """See `ContextStore.change_plan`."""
+        return bool(await self._pipeline.script(_CHANGE_PLAN, self._plan, expected or b"", new, self._ttl))
+
+    async def note_passed(self, queue: str) -> None:
+        """See `ContextStore.note_passed`."""
+        await self._pipeline.script(_NOTE_PASSED, self._plan, queue.encode(), self._ttl)
 
     def key(self, ctx_id: str) -> bytes:
         """The one key of a context. The id in braces is what Redis Cluster places it by."""

@@ -1,0 +1,28 @@
+"""Waiting for the store: a call is repeated until the store answers, and none of that is anybody's fault.
+
+Every store call may be repeated, which is what makes this safe. Called by turns and by whoever keeps the plan.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from interfaces.errors import StoreUnavailable
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+STORE_WAIT = wait_random_exponential(multiplier=0.05, max=5)
+
+
+async def while_store_is_away(call: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """What `call(*args)` returns, as soon as the store answers."""
+    retrying = AsyncRetrying(retry=retry_if_exception_type(StoreUnavailable), wait=STORE_WAIT, before_sleep=_log_outage)
+    return await retrying(call, *args)
+
+
+def _log_outage(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    logger.warning("store unavailable (attempt %d), trying again: %s", state.attempt_number, error)
