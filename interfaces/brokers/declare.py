@@ -132,7 +132,7 @@ async def _refuse_later_generation(connection: AbstractConnection, topology: Top
         if await find_queue(connection, queue) is not None:
             raise BrokerRefused(
                 f"generation {topology.generation} of the request queues is not the last: queue {queue!r} exists, so "
-                "the number of shards was changed since. Look at `switchboard topology show`, with the workers' settings"
+                "the number of shards was changed since: look at `switchboard topology show` with the workers' settings"
             )
 
 

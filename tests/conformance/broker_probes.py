@@ -93,5 +93,5 @@ async def delete_everything(amqp: str, topology: Topology) -> None:
     async with connection, connection.channel() as channel:
         for queue in [*topology.shard_queues, topology.dead, *replies]:
             await channel.queue_delete(queue)
-        for exchange in (topology.requests_exchange, topology.replies_exchange, topology.dead):
+        for exchange in topology.exchanges:
             await channel.exchange_delete(exchange)

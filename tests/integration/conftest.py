@@ -50,7 +50,8 @@ async def namespace(amqp_url: str, redis_url: str) -> AsyncIterator[str]:
     """A name nobody else uses. All of the topology, and all keys, are deleted afterwards."""
     name = f"test-{uuid.uuid4().hex[:20]}"
     yield name
-    await delete_everything(amqp_url, Topology(namespace=name, shards=SHARDS))
+    for generation in (1, 2):
+        await delete_everything(amqp_url, Topology(name, SHARDS, generation))
     await delete_namespace(redis_url, name)
 
 

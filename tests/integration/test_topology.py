@@ -97,12 +97,14 @@ async def test_a_dead_letter_queue_that_is_no_quorum_queue_is_refused(
         await broker.apply(topology)
 
 
-async def test_a_worker_on_another_topology_ends_with_the_code_that_says_so(
-    topology: Topology, start_worker: StartWorker
+async def test_a_worker_with_another_number_of_shards_uses_those_that_are_there_and_says_how_to_change_them(
+    topology: Topology, client: BrokerClient, start_worker: StartWorker
 ) -> None:
     process = await start_worker("tests.bots.counting:answer", shards=topology.shards + 1)
-    assert await process.ended() == ExitCode.BROKER, process.log
-    assert "SWITCHBOARD_SHARDS" in process.log
+    await process.ready()
+    assert f"{topology.shards} of {topology.shards} shards" in process.log
+    assert f"switchboard topology reshard --shards {topology.shards + 1}" in process.log
+    assert (await client.ask("hello", "ctx")).turn == 1
 
 
 async def test_declaring_that_was_interrupted_can_be_repeated(

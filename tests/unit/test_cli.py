@@ -21,6 +21,7 @@ from worker.cli.commands import ALL_FIELDS, SERVER_FIELDS, exit_code
 from worker.cli.output import print_json, print_line, print_table, said
 from worker.cli.servers import shown
 from worker.cli.topology import Seen
+from worker.plan import Generation, Plan
 from worker.settings import Settings, load_settings
 
 HEAVY = ("pydantic", "aio_pika", "aiormq", "redis", "rich", "asyncio", "interfaces")
@@ -236,27 +237,30 @@ def test_a_url_is_shown_without_user_password_and_query(url: str, text: str) -> 
 CONSUMED = QueueState(messages=0, consumers=1)
 
 
+STEADY = Plan(current=Generation(number=1, shards=2))
+MOVING = STEADY.moved_to(2)
+
+
 @pytest.mark.parametrize(
-    ("shards", "dead", "more", "faults"),
+    ("plan", "shards", "dead", "faults"),
     [
-        ([CONSUMED, CONSUMED], CONSUMED, False, []),
-        ([None, None], None, False, ["nothing is declared: run `switchboard topology apply`, or start a worker"]),
-        ([CONSUMED, None], CONSUMED, False, ["1 of 2 request queues are missing"]),
-        ([CONSUMED, QueueState(5, 0)], CONSUMED, False, ["no consumer on 1 of 2 request queues"]),
+        (STEADY, [CONSUMED, CONSUMED], CONSUMED, []),
+        (STEADY, [None, None], None, ["nothing is declared: run `switchboard topology apply`, or start a worker"]),
+        (STEADY, [CONSUMED, None], CONSUMED, ["1 request queues are missing"]),
+        (STEADY, [CONSUMED, QueueState(5, 0)], CONSUMED, ["no consumer on 1 of 2 request queues"]),
         (
+            MOVING,
             [CONSUMED, CONSUMED],
             None,
-            True,
-            ["there are more than 2 request queues", "the dead-letter queue is missing"],
+            ["a change from 2 to 2 shards is under way", "the dead-letter queue is missing"],
         ),
     ],
 )
 def test_what_is_missing_is_said_with_how_to_mend_it(
-    shards: list[QueueState | None], dead: QueueState | None, more: bool, faults: list[str]
+    plan: Plan, shards: list[QueueState | None], dead: QueueState | None, faults: list[str]
 ) -> None:
-    settings = load_settings(shards=2)
-    seen = Seen(dict(zip(settings.topology.shard_queues, shards, strict=True)), dead, more)
-    said_of_it = seen.faults(settings)
+    queues = plan.current.of(load_settings().topology).shard_queues
+    said_of_it = Seen(plan, dict(zip(queues, shards, strict=True)), dead).faults()
     assert len(said_of_it) == len(faults)
     assert all(line.startswith(fault) for line, fault in zip(said_of_it, faults, strict=True))
 

@@ -13,7 +13,7 @@ SUBCOMMANDS: Final[Mapping[str, str]] = {
     "run": "Run a bot: take requests, run turns, publish replies.",
     "chat": "Talk to a bot in the terminal.",
     "send": "Send one message to a bot and print its reply.",
-    "topology": "Declare or show exchanges and queues.",
+    "topology": "Declare or show exchanges and queues, change the number of shards.",
     "context": "Show or delete what is kept of a dialog.",
     "doctor": "Check both servers and say how to mend what is wrong.",
     "schema": "Print the JSON Schemas of requests and replies.",

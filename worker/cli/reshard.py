@@ -34,8 +34,8 @@ UNFINISHED = "the change is not finished, and contexts wait for it: run the same
 def command(shards: int, settings: Settings) -> None:
     """Change the number of shards, while publishers publish and workers work.
 
-    Order is kept and nothing is lost. A context waits for a few seconds, from when its slot has moved until the queue it
-    was in before is worked off; so workers must be running. Where this is interrupted, by whatever, run it again.
+    Order is kept and nothing is lost. A context waits for a few seconds, from when its slot has moved until the queue
+    it was in before is worked off; so workers must be running. Where this is interrupted, by whatever, run it again.
     """
     began = time.monotonic()
     with _shown() as tell:
