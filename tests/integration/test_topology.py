@@ -157,11 +157,11 @@ async def test_each_missing_permission_is_refused_with_the_command_that_grants_i
         return str(caught.value)
 
     nothing = await refused_with("^$", "^$", "^$")
-    assert "declaring exchange 'mine.requests'" in nothing
+    assert "declaring exchange 'mine.requests.alternate'" in nothing
     only_configure = await refused_with(own, "^$", "^$")
-    assert "declaring queue 'mine.dead'" in only_configure
+    assert "declaring exchange 'mine.requests'" in only_configure
     no_reading = await refused_with(own, own, "^$")
-    assert "exchange 'mine.dead'" in no_reading
+    assert "exchange 'mine.requests'" in no_reading
     for text in (nothing, only_configure, no_reading):
         assert f"rabbitmqctl set_permissions -p / {USER} CONFIGURE WRITE READ" in text
         assert "a permission is missing" in text
