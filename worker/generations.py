@@ -49,7 +49,7 @@ class Generations(RequestQueues):
             self._plan = plan
             self.topology = plan.current.of(self.topology)
             self._reported.clear()
-            logger.info("the request queues are now those of generation %d", self.topology.generation)
+            logger.info("request queues: %s", plan)
         for queue in self._reported - self._passed:
             # The store was set back to before the note, by a fail-over: only who has made it can repeat it.
             await self._store.note_passed(queue)

@@ -39,6 +39,12 @@ class Plan(BaseModel):
     moving: bool = False
     """Whether the previous queues still have to be passed; afterwards they only wait to be deleted."""
 
+    def __str__(self) -> str:
+        if self.previous is None:
+            return f"{self.current.shards} shards, generation {self.current.number}"
+        step = "under way" if self.moving else "done, old queues go"
+        return f"change from {self.previous.shards} to {self.current.shards} shards {step}"
+
     @classmethod
     def of(cls, topology: Topology) -> "Plan":
         """The plan of a namespace in which nothing changes."""

@@ -1,4 +1,4 @@
-"""A seeded schedule of faults, in three tracks side by side: workers, links, servers.
+"""A seeded schedule of faults, in four tracks side by side: workers, links, operators, servers.
 
 Each track deals its faults like a shuffled pack of cards, so all of them occur before one occurs again. A fault must
 prove that it happened, and one that cannot ends the run: chaos that was not there proves nothing.
@@ -9,6 +9,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from itertools import count
 from typing import Final
 
@@ -20,6 +21,9 @@ NOTICE_SECONDS: Final = 60.0
 
 PROMOTION_SECONDS: Final = 1.0
 """For RabbitMQ to give the shards of a dead worker to the next one: 6 to 22 ms where nothing else is going on."""
+
+RESHARDING_SECONDS: Final = 180.0
+"""For a change of shards that meets outages of both servers: it ends with each, and is begun again."""
 
 REST_SECONDS: Final = (0.5, 2.5)
 MEMORY_LIMIT: Final = "0.4"
@@ -202,9 +206,44 @@ async def _raise_alarm(world: World, rng: random.Random, name: str, command: str
         await world.broker.rabbitmqctl(command, normal)
 
 
+async def change_shards(world: World, rng: random.Random) -> None:
+    """The number of shards is changed by a command that may be killed at any point and is repeated until it is done."""
+    shards = rng.choice([number for number in range(2, 13) if number != world.shards])
+    for _ in range(rng.randint(0, 2)):
+        process = await world.begin_resharding(shards)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(rng.uniform(0.5, 3)):
+                await process.ended()
+        await process.kill()
+    deadline = time.monotonic() + RESHARDING_SECONDS
+    while True:  # It ends with an error where a server is away.
+        process = await world.begin_resharding(shards)
+        try:
+            async with asyncio.timeout_at(deadline - time.monotonic() + asyncio.get_running_loop().time()):
+                code = await process.ended()
+        except TimeoutError:
+            raise FaultMissing(f"not within {RESHARDING_SECONDS:g} s: {shards} shards\n{process.log}") from None
+        finally:
+            await process.kill()
+        if code == 0:
+            world.shards = shards
+            return
+        await asyncio.sleep(rng.uniform(0.1, 1))
+
+
+async def swap_version(world: World, rng: random.Random) -> None:
+    """A worker is replaced by one of another version, which works beside those of this one from then on."""
+    slot = rng.choice(world.slots)
+    async with slot.lock:
+        _stopped(slot, await slot.terminate())
+        world.swap_version(slot)
+        await slot.start()
+
+
 TRACKS: Final[Mapping[str, tuple[Fault, ...]]] = {
     "workers": (kill_worker, kill_worker, freeze_worker, promote_frozen_worker, restart_workers, storm_of_guests),
     "links": (cut_link, cut_link, slow_link, stall_link, lose_answers),
+    "operators": (change_shards, swap_version),
     "servers": (restart_broker, restart_redis, raise_memory_alarm, raise_disk_alarm),
 }
 

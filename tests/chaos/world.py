@@ -17,6 +17,7 @@ from interfaces.topology import Topology
 from tests.chaos.workers import Link, WorkerSlot
 from tests.services.local import PACKAGES, SEARCH_PATH, LocalBroker, LocalRedis
 from tests.services.packages import require_programs
+from tests.services.processes import WorkerProcess
 from tests.services.servers import Server
 
 NAMESPACE: Final = "chaos"
@@ -28,6 +29,8 @@ OUTLAST_SECONDS: Final = 7.0
 """Longer than each of the times above, and than the two heartbeats after which RabbitMQ gives a client up."""
 
 WORKER: Final = ("-m", "worker.cli", "run")
+RESHARD: Final = ("-m", "worker.cli", "topology", "reshard", "--shards")
+OTHER_VERSION: Final = ("-m", "tests.chaos.other_version", "run")
 
 
 class DurableRedis(LocalRedis):
@@ -58,7 +61,8 @@ class World:
         self.broker = LocalBroker()
         self.redis = DurableRedis()
         self.publishers = self._link("publishers' broker", self.broker)
-        self._arguments = [*worker, app]
+        self._app = app
+        self._worker = tuple(worker)
         self._settings = {
             "SWITCHBOARD_NAMESPACE": NAMESPACE,
             "SWITCHBOARD_SHARDS": str(shards),
@@ -70,6 +74,8 @@ class World:
             "SWITCHBOARD_WATCH_EVERY": "1",
         }
         self.slots = [self._slot(f"worker {number}") for number in range(workers)]
+        self.shards = shards
+        """How many there are, by the last change that was made."""
         self._guests = 0
         self._cleaning = AsyncExitStack()
         self._supervising: list[asyncio.Task[None]] = []
@@ -119,6 +125,20 @@ class World:
         await slot.redis.start()
         await self._start(slot)
         return slot
+
+    async def begin_resharding(self, shards: int) -> WorkerProcess:
+        """Start the command that changes the number of shards."""
+        settings = self._settings | {
+            "SWITCHBOARD_AMQP_URL": self.broker.url,
+            "SWITCHBOARD_REDIS_URL": self.redis.url,
+        }
+        del settings["SWITCHBOARD_SHARDS"]
+        return await WorkerProcess.start([*RESHARD, str(shards)], settings)
+
+    def swap_version(self, slot: WorkerSlot) -> None:
+        """Let the slot's next process be a worker of the other version."""
+        is_other = tuple(slot.arguments[:-1]) == OTHER_VERSION
+        slot.arguments = (*(self._worker if is_other else OTHER_VERSION), self._app)
 
     async def heal(self) -> None:
         """Undo whatever is left of any fault. The servers run; a fault that stopped one has started it again."""
@@ -176,7 +196,7 @@ class World:
     def _slot(self, name: str) -> WorkerSlot:
         broker, redis = self._link(f"{name}'s broker", self.broker), self._link(f"{name}'s redis", self.redis)
         log = self.directory / f"{name.replace(' ', '-')}.log"
-        return WorkerSlot(name, self._arguments, {}, broker, redis, log)
+        return WorkerSlot(name, (*self._worker, self._app), {}, broker, redis, log)
 
     @staticmethod
     def _link(name: str, server: Server) -> Link:

@@ -37,6 +37,7 @@ class WorkerProcess:
             cwd=ROOT,
             env={**environ, **settings},
             stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             limit=LINE_LIMIT,
         )
