@@ -52,12 +52,18 @@ class KeptConsumer:
         self._watch = watch or Watch()
         self._missing_since: float | None = None
         self._channel: Channel | None = None
+        self._delivered_on: Channel | None = None
         self._consuming = asyncio.Event()
 
     @property
     def is_open(self) -> bool:
         """Whether there is a consumer now, by the library's word."""
         return self._channel is not None and self._channel.is_open
+
+    @property
+    def is_delivering(self) -> bool:
+        """Whether this has been the queue's active consumer since it was opened last: something was delivered to it."""
+        return self.is_open and self._delivered_on is self._channel
 
     async def wait_consuming(self) -> None:
         """Return once the queue has been consumed for the first time."""
@@ -88,7 +94,7 @@ class KeptConsumer:
 
     async def _try_to_consume(self) -> Channel:
         try:
-            return await self._broker.consume(self.queue, self._prefetch, self._deliver)
+            return await self._broker.consume(self.queue, self._prefetch, self._on_delivery)
         except BrokerUnavailable:
             if await self._broker.queue_state(self.queue) is None:
                 self._note_missing()
@@ -96,6 +102,10 @@ class KeptConsumer:
                 await asyncio.sleep(REDECLARE_SECONDS)
                 await self._declare()
             raise
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        self._delivered_on = delivery.channel
+        self._deliver(delivery)
 
     async def _stay(self, channel: Channel) -> None:
         """Return when `channel` is closed, or was closed here because the broker twice knew no consumer."""

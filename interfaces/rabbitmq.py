@@ -154,6 +154,11 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         return self._shards.consumed if self._shards is not None else []
 
     @property
+    def delivering(self) -> set[str]:
+        """Request queues that have delivered something here, so that this consumer is known to be the active one."""
+        return self._shards.delivering if self._shards is not None else set()
+
+    @property
     def topology(self) -> Topology:
         """The topology as it is now."""
         return self._queues.topology

@@ -50,6 +50,11 @@ class Shards:
         """Queues with an open consumer, active or waiting, that are not being handed over."""
         return sorted(queue for queue, kept in self._kept.items() if kept.is_open and queue not in self._releasing)
 
+    @property
+    def delivering(self) -> set[str]:
+        """Those of them that have delivered something: the broker has made this their active consumer."""
+        return {queue for queue, kept in self._kept.items() if kept.is_delivering and queue not in self._releasing}
+
     def may_start(self, channel: Channel) -> bool:
         """Whether a turn may still begin for what this channel delivered; otherwise that comes again elsewhere."""
         return channel.is_open and channel.queue not in self._releasing

@@ -27,6 +27,10 @@ shards do not wait for this, the broker promotes their standbys at once."""
 HAND_OVER_SECONDS = 10.0
 """How long an owner waits for the next one to be in line before it lets go all the same."""
 
+BEATS_TO_BELIEVE = 4
+"""Heartbeats of an owner, after the broker has passed it over, until its standby believes that it lives and lets go. A
+dead one is on the list for as long as its last heartbeat lasts, and its standby must not let go for it."""
+
 
 class Member(BaseModel):
     """What a worker says of itself."""
@@ -35,6 +39,8 @@ class Member(BaseModel):
 
     consuming: list[str] = Field(default_factory=list)
     """Request queues it is the owner of."""
+    beat: int = 0
+    """How often it has said so."""
     subscribed: list[str] = Field(default_factory=list)
     """Request queues it has a consumer on, those it only waits for included."""
 
@@ -50,6 +56,8 @@ class Membership:
         self._owned: set[str] = set()
         self._frozen_until = 0.0
         self._letting_go: dict[str, float] = {}
+        self._passed_over: dict[str, int] = {}
+        self._beats = 0
         self.adapted = asyncio.Event()
         """Set once the first list of workers has been seen."""
 
@@ -75,7 +83,8 @@ class Membership:
             logger.info("could not withdraw, the others will notice within %g s: %s", LIFE_SECONDS, error)
 
     async def _beat(self) -> dict[str, Member] | None:
-        said = Member(consuming=self.owned, subscribed=self._interface.consumed)
+        self._beats += 1
+        said = Member(consuming=self.owned, subscribed=self._interface.consumed, beat=self._beats)
         announcing = self._store.announce(self._name, said.model_dump_json().encode(), LIFE_SECONDS)
         try:
             living, _ = await asyncio.gather(announcing, self._generations.refresh())
@@ -109,14 +118,37 @@ class Membership:
             elif shard in self._owned and not self._may_let_go(shard, place.primary, others):
                 wanted.add(shard)
                 owned.add(shard)
-            elif place.standby == self._name and shard not in self._owned:
+            elif (
+                place.standby == self._name
+                and shard not in self._owned
+                and self._may_wait(shard, others[place.primary])
+            ):
                 wanted.add(shard)
         self._letting_go = {shard: since for shard, since in self._letting_go.items() if shard in owned}
         self._owned = owned
         return wanted
 
+    def _may_wait(self, shard: str, owner: Member) -> bool:
+        """Whether to wait behind `owner`, and not before it: the broker makes the one active that was there first.
+
+        Where the broker has passed the owner over, because its connection was lost for a moment, the one that waited
+        gives the shard back.
+        """
+        if shard not in self._interface.delivering:
+            self._passed_over.pop(shard, None)
+            return shard in owner.consuming
+        if shard not in owner.subscribed:
+            return True
+        return owner.beat < self._passed_over.setdefault(shard, owner.beat) + BEATS_TO_BELIEVE
+
     def _may_let_go(self, shard: str, successor: str, others: Mapping[str, Member]) -> bool:
-        """Whether the successor, and only it, waits for the shard; or this has lasted too long."""
+        """Whether the successor, and only it, waits for the shard; or this has lasted too long.
+
+        Workers that started together may both say they own it. The one it does not fall to lets go at once: each
+        waiting for the other to leave the line, they would wait for ever.
+        """
+        if shard in others[successor].consuming:
+            return True
         in_line = [name for name, member in others.items() if shard in member.subscribed]
         now = asyncio.get_running_loop().time()
         return in_line == [successor] or now - self._letting_go.setdefault(shard, now) > HAND_OVER_SECONDS

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from math import ceil
 
 import pytest
+from pydantic import SecretStr
 
 from interfaces.client import BrokerClient
 from interfaces.context import Context
@@ -27,8 +28,9 @@ class Fleet:
         self.workers: list[Worker] = []
         self._runs: dict[Worker, asyncio.Task[None]] = {}
 
-    async def join(self) -> Worker:
-        worker = Worker(count, self._settings)
+    async def join(self, amqp_url: str | None = None) -> Worker:
+        changes = {} if amqp_url is None else {"amqp_url": SecretStr(amqp_url)}
+        worker = Worker(count, self._settings.model_copy(update=changes))
         self.workers.append(worker)
         self._runs[worker] = asyncio.create_task(worker.run())
         await worker.wait_ready()
@@ -53,6 +55,11 @@ class Fleet:
         everything = [shard for shards in self.owned for shard in shards]
         fair = ceil(SHARDS / len(self.workers))
         return len(everything) == len(set(everything)) == SHARDS and max(map(len, self.owned)) <= fair
+
+    def is_served_by_its_owners(self) -> bool:
+        """Whether the broker delivers to the owners and to nobody else, each of them in balance."""
+        served = [sorted(worker._interface.delivering) for worker in self.workers]
+        return self.is_balanced() and served == self.owned
 
 
 async def count(ctx: Context) -> str:
@@ -101,6 +108,28 @@ async def test_shards_are_spread_over_workers_as_they_come_and_go_under_load(
         await eventually(lambda: sum(asked) > before)
 
 
+async def test_workers_that_start_together_are_served_by_the_broker_as_they_have_shared_out(
+    fleet: Fleet, amqp_url: str, namespace: str
+) -> None:
+    """Who only waits for a shard must not be in line before its owner: the broker serves whoever was there first."""
+    await asyncio.gather(*(fleet.join() for _ in range(4)))
+    async with talking(amqp_url, namespace):
+        await eventually(fleet.is_served_by_its_owners, seconds=30)
+
+
+async def test_a_shard_comes_back_to_an_owner_that_lost_its_connection_for_a_moment(
+    fleet: Fleet, amqp_url: str, namespace: str
+) -> None:
+    async with proxied(amqp_url) as (proxy, url):
+        owner, standby = await fleet.join(url), await fleet.join()
+        async with talking(amqp_url, namespace):
+            await eventually(fleet.is_served_by_its_owners, seconds=30)
+            await proxy.cut()
+            await eventually(lambda: bool(set(owner.owned) & standby._interface.delivering))
+            await eventually(fleet.is_served_by_its_owners, seconds=30)
+        await fleet.close()
+
+
 async def test_without_redis_shards_stay_where_they_are(amqp_url: str, redis_url: str, namespace: str) -> None:
     async with AsyncExitStack() as stack:
         proxy, url = await stack.enter_async_context(proxied(redis_url))
@@ -109,6 +138,8 @@ async def test_without_redis_shards_stay_where_they_are(amqp_url: str, redis_url
         await fleet.join()
         await fleet.join()
         await eventually(fleet.is_balanced, seconds=30)
+        # Of two workers each waits for what the other owns.
+        await eventually(lambda: all(len(worker.consumed) == SHARDS for worker in fleet.workers))
         before = fleet.owned
         consumed = [worker.consumed for worker in fleet.workers]
         await away(proxy, LIFE_SECONDS + 1)
