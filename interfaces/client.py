@@ -32,7 +32,8 @@ class BrokerClient:
     It is a pipeline runner: `await any_interface.connect(client)` puts any interface in front of the broker. Use it as
     `async with BrokerClient(url) as client`.
 
-    :param url: `amqp://`, `amqps://`, or `memory://` for the broker inside this process.
+    :param url: `amqp://`, `amqps://` (nodes of a cluster as whole URLs, separated by commas), or `memory://` for the
+        broker inside this process.
     :param interface: name of this source of messages; replies of `send` travel under it.
     :param timeout: seconds a call may take where it gives no time of its own.
     """

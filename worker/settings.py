@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from interfaces.brokers.nodes import node_urls, require_one_broker
 from interfaces.errors import SettingsInvalid
 from interfaces.topology import DEFAULT_MAX_LENGTH, MAX_SHARDS, Topology
 
@@ -25,7 +26,8 @@ class Settings(BaseSettings):
 
     amqp_url: SecretStr = Field(
         default=SecretStr("memory://"),
-        description="RabbitMQ: amqp://user:password@host:5672/vhost, amqps://..., or memory:// inside this process.",
+        description="RabbitMQ: amqp://user:password@host:5672/vhost, amqps://..., or memory:// inside this process. "
+        "Nodes of a cluster as whole URLs, separated by commas.",
     )
     redis_url: SecretStr = Field(
         default=SecretStr("memory://"),
@@ -67,8 +69,12 @@ class Settings(BaseSettings):
 
     @field_validator("amqp_url")
     @classmethod
-    def _amqp_scheme(cls, value: SecretStr) -> SecretStr:
-        return _with_scheme(value, ("amqp", "amqps", "memory"))
+    def _amqp_nodes(cls, value: SecretStr) -> SecretStr:
+        nodes = node_urls(value.get_secret_value())
+        for node in nodes:
+            _with_scheme(SecretStr(node), ("amqp", "amqps", "memory"))
+        require_one_broker(nodes)
+        return value
 
     @field_validator("redis_url")
     @classmethod

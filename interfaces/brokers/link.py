@@ -1,6 +1,12 @@
-"""One AMQP connection, made when somebody needs it and it is not there. `brokers.rabbitmq` has two of them."""
+"""One AMQP connection, to any node of the broker, made when somebody needs it and it is not there.
+
+`brokers.rabbitmq` has two of them, which may lead to different nodes. No node is preferred: the order is random, so
+that the connections of many processes spread, and the node a connection was lost to is the last to be tried again.
+"""
 
 import asyncio
+import random
+from collections import deque
 from contextlib import AsyncExitStack, suppress
 
 import aio_pika
@@ -11,7 +17,8 @@ from aiormq.abc import AbstractChannel
 from interfaces.brokers import declare
 from interfaces.brokers.bounded import bounded
 from interfaces.brokers.mapping import amqp_errors
-from interfaces.errors import BrokerUnavailable, SwitchboardError
+from interfaces.brokers.nodes import node_urls
+from interfaces.errors import BrokerRefused, BrokerUnavailable, SwitchboardError
 
 HEARTBEAT_SECONDS = 10
 """Bounds how long a half-open connection goes unnoticed; the library's default of 60 s means minutes."""
@@ -21,37 +28,60 @@ PORTS = {"amqp": 5672, "amqps": 5671}
 
 
 class Link:
-    """One connection, opened when somebody needs it and it is not there."""
+    """One connection, opened when somebody needs it and it is not there.
+
+    :param url: of one node, or of several, separated by commas.
+    :param purpose: what the broker shows as the connection's name.
+    :param connect_timeout: seconds that each node has to answer.
+    """
 
     def __init__(self, url: str, purpose: str, connect_timeout: float) -> None:
-        given = yarl.URL(url)
+        nodes = [yarl.URL(node) for node in node_urls(url)]
         defaults = {"heartbeat": str(HEARTBEAT_SECONDS), "name": f"switchboard {purpose}"}
-        self._url = given.with_query(defaults | dict(given.query))
-        self._doing = f"connecting to RabbitMQ at {given.host}:{given.port or PORTS.get(given.scheme, '')}"
+        self._nodes = deque(node.with_query(defaults | dict(node.query)) for node in random.sample(nodes, k=len(nodes)))
+        """The next one to try comes first."""
         self._timeout = connect_timeout
         self._lock = asyncio.Lock()
         self._connection: AbstractConnection | None = None
         self._ended = False
 
     async def get(self) -> AbstractConnection:
-        """The open connection; one attempt to make it where there is none."""
+        """The open connection; one attempt at each node to make it where there is none.
+
+        Raises `BrokerUnavailable` with what every node answered, or `BrokerRefused` with the first refusal.
+        """
         async with self._lock:
             if self._ended:
                 raise BrokerUnavailable("this broker object is closed")
             if self._connection is None or _is_lost(self._connection):
+                if self._connection is not None:
+                    self._nodes.rotate(-1)
                 await self._drop()
-                with amqp_errors(self._doing):
-                    self._connection = await self._connect()
-                declare.check_version(self._connection)
+                self._connection = await self._connect()
             return self._connection
 
     async def _connect(self) -> AbstractConnection:
-        connection = aio_pika.Connection(self._url)
-        async with AsyncExitStack() as undoing:
-            # aio-pika closes a connection that failed only when it is collected, which may be outside of any loop.
-            undoing.push_async_callback(connection.close)
-            await connection.connect(timeout=self._timeout)
-            undoing.pop_all()
+        failures: list[BrokerUnavailable] = []
+        while len(failures) < len(self._nodes):
+            try:
+                return await self._connect_to(self._nodes[0])
+            except (BrokerUnavailable, BrokerRefused) as error:
+                self._nodes.rotate(-1)
+                # A refusal is for somebody to mend, so it is told at once; the next attempt asks another node.
+                if isinstance(error, BrokerRefused) or len(self._nodes) == 1:
+                    raise
+                failures.append(error)
+        raise BrokerUnavailable("; ".join(map(str, failures))) from failures[-1]
+
+    async def _connect_to(self, node: yarl.URL) -> AbstractConnection:
+        connection = aio_pika.Connection(node)
+        with amqp_errors(f"connecting to RabbitMQ at {node.host}:{node.port or PORTS.get(node.scheme, '')}"):
+            async with AsyncExitStack() as undoing:
+                # aio-pika closes a connection that failed only when it is collected, maybe outside of any loop.
+                undoing.push_async_callback(connection.close)
+                await connection.connect(timeout=self._timeout)
+                declare.check_version(connection)
+                undoing.pop_all()
         return connection
 
     async def close(self) -> None:

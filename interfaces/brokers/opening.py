@@ -3,15 +3,22 @@
 from urllib.parse import urlsplit
 
 from interfaces.brokers import Broker
+from interfaces.brokers.nodes import node_urls, require_one_broker
 from interfaces.errors import SettingsInvalid
 
 
 def open_broker(url: str, *, publish_timeout: float = 10.0) -> Broker:
     """A broker object for `amqp://`, `amqps://` or `memory://NAME`; nothing is connected yet.
 
-    All `memory://` brokers of one name in a process share their queues. Raises `SettingsInvalid` for another scheme.
+    Several nodes of a RabbitMQ cluster are whole URLs, separated by commas. All `memory://` brokers of one name in a
+    process share their queues. Raises `SettingsInvalid` for another scheme, or for nodes that are not of one broker.
     """
-    scheme = urlsplit(url).scheme
+    nodes = node_urls(url)
+    try:
+        require_one_broker(nodes)
+    except ValueError as error:
+        raise SettingsInvalid(f"broker URL: {error}") from None
+    scheme = urlsplit(nodes[0]).scheme
     if scheme in ("amqp", "amqps"):
         from interfaces.brokers.rabbitmq import RabbitMQBroker
 

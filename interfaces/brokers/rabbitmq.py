@@ -105,10 +105,6 @@ class RabbitMQBroker:
         """Close both connections."""
         await asyncio.gather(self._consuming.close(), self._publishing.close())
 
-    async def version(self) -> str:
-        """The broker's version, such as "3.10.8"."""
-        return declare.check_version(await self._publishing.get())
-
     async def apply(self, topology: Topology) -> None:
         """Declare `topology`; see `interfaces.brokers.declare`."""
         connection = await self._publishing.get()

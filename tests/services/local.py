@@ -13,6 +13,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.services.packages import require_programs
@@ -50,6 +52,11 @@ class LocalServer(Server):
         self._guard: subprocess.Popen[str] | None = None
         self._pid = 0
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and neither stopped nor killed since."""
+        return self._guard is not None
+
     def start_now(self) -> None:
         if self._guard is not None:
             raise RuntimeError(f"the server for {self.url} runs already")
@@ -66,7 +73,7 @@ class LocalServer(Server):
         assert guard.stdout is not None
         self._pid = int(guard.stdout.readline())
         try:
-            wait_until_ready(self.url, self._log_end, exited=lambda: guard.poll() is not None)
+            self._wait_until_ready(exited=lambda: guard.poll() is not None)
         except (TimeoutError, RuntimeError):
             self.kill_now()
             raise
@@ -93,6 +100,9 @@ class LocalServer(Server):
         self.kill_now()
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def _wait_until_ready(self, exited: Callable[[], bool]) -> None:
+        wait_until_ready(self.url, self._log_end, exited)
+
     def _log_end(self) -> str:
         return self._log.read_text(errors="replace")[-3000:] if self._log.exists() else ""
 
@@ -106,26 +116,37 @@ class LocalRedis(LocalServer):
         super().__init__("redis", f"redis://127.0.0.1:{port}/0", ["redis-server", *options])
 
 
-class LocalBroker(LocalServer, Broker):
-    """A RabbitMQ node of its own Erlang world."""
+@dataclass(frozen=True, slots=True)
+class ErlangWorld:
+    """What Erlang nodes must have in common to see each other."""
 
-    def __init__(self) -> None:
+    epmd_port: int = field(default_factory=free_port)
+    cookie: str = field(default_factory=lambda: secrets.token_hex(16))
+
+
+class LocalBroker(LocalServer, Broker):
+    """A RabbitMQ node, of an Erlang world of its own where none is given."""
+
+    def __init__(self, world: ErlangWorld | None = None) -> None:
+        world = world or ErlangWorld()
         port = free_port()
         command = ["/bin/sh", "-c", 'epmd & exec rabbitmq-server "$@"', "rabbitmq-server"]
         super().__init__("rabbitmq", f"amqp://guest:guest@127.0.0.1:{port}/", command)
         cookie = self.directory / ".erlang.cookie"
-        cookie.write_text(secrets.token_hex(16))
+        cookie.write_text(world.cookie)
         cookie.chmod(0o400)
         (self.directory / "rabbitmq.conf").write_text("loopback_users = none\n")
         (self.directory / "enabled_plugins").write_text("[].\n")
-        self.environ |= self._node_environ(port)
+        self.node = f"switchboard-{port}@localhost"
+        """Its name among Erlang nodes."""
+        self.environ |= self._node_environ(port, world)
 
-    def _node_environ(self, port: int) -> dict[str, str]:
+    def _node_environ(self, port: int, world: ErlangWorld) -> dict[str, str]:
         here = str(self.directory)
         return {
-            "ERL_EPMD_PORT": str(free_port()),
+            "ERL_EPMD_PORT": str(world.epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": f"switchboard-{port}@localhost",
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(port),
             "RABBITMQ_DIST_PORT": str(free_port()),

@@ -9,14 +9,16 @@ from datetime import timedelta
 from typing import Any, Final
 from uuid import uuid4
 
-import aio_pika
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelNotFoundEntity
+from pydantic import SecretStr
 
 from interfaces.brokers import Delivery, Outgoing, Properties
-from interfaces.brokers.declare import raw_channel
+from interfaces.brokers.declare import check_version, raw_channel
+from interfaces.brokers.link import Link
 from interfaces.brokers.mapping import amqp_errors
+from interfaces.brokers.nodes import node_urls
 from interfaces.brokers.rabbitmq import RabbitMQBroker
 from interfaces.errors import BrokerRefused, BrokerUnavailable, Unroutable
 from interfaces.topology import Arguments, ExchangeKind, Topology
@@ -45,28 +47,40 @@ async def check_rabbitmq(settings: Settings) -> AsyncGenerator[Finding]:
         return
     url = settings.amqp_url.get_secret_value()
     broker = RabbitMQBroker(url, publish_timeout=settings.publish_timeout, connect_timeout=CONNECT_SECONDS)
+    link = Link(url, "doctor", CONNECT_SECONDS)
     try:
         await broker.open()
-        yield ok("RabbitMQ", f"version {await broker.version()} at {shown(settings.amqp_url)}")
-        with amqp_errors("connecting to RabbitMQ"):
-            connection = await aio_pika.connect(url, timeout=CONNECT_SECONDS)
-        async with connection:
-            plan = await look_up_plan(broker, settings)
-            topology = settings.topology if plan is None else plan.current.of(settings.topology)
-            found = await _check_topology(connection, topology)
-            yield found
-            if plan is not None:
-                yield _check_shards(settings, plan)
-            yield await _check_permissions(broker, settings, is_declared=found.status == "ok")
-            if found.status == "ok":
-                yield await _check_consumers(broker, topology)
-                yield await _check_dead_letters(broker, topology)
+        for node in node_urls(url):
+            yield await _check_node(node)
+        plan = await look_up_plan(broker, settings)
+        topology = settings.topology if plan is None else plan.current.of(settings.topology)
+        found = await _check_topology(await link.get(), topology)
+        yield found
+        if plan is not None:
+            yield _check_shards(settings, plan)
+        yield await _check_permissions(broker, settings, is_declared=found.status == "ok")
+        if found.status == "ok":
+            yield await _check_consumers(broker, topology)
+            yield await _check_dead_letters(broker, topology)
     except BrokerUnavailable as error:
         yield fail("RabbitMQ", str(error), "start it, or correct host and port in SWITCHBOARD_AMQP_URL")
     except BrokerRefused as error:
         yield fail("RabbitMQ", str(error), "mend it on the broker, or correct SWITCHBOARD_AMQP_URL")
     finally:
+        await link.close()
         await broker.close()
+
+
+async def _check_node(url: str) -> Finding:
+    """Whether this one node answers. That any does was found out before, so one that is away is only a warning."""
+    link = Link(url, "doctor", CONNECT_SECONDS)
+    try:
+        version = check_version(await link.get())
+    except BrokerUnavailable as error:
+        return warn("RabbitMQ", str(error), "start this node, or correct its URL in SWITCHBOARD_AMQP_URL")
+    finally:
+        await link.close()
+    return ok("RabbitMQ", f"version {version} at {shown(SecretStr(url))}")
 
 
 async def _check_topology(connection: AbstractConnection, topology: Topology) -> Finding:

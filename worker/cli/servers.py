@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from interfaces.brokers import Broker
+from interfaces.brokers.nodes import node_urls
 from interfaces.brokers.opening import open_broker
 from interfaces.errors import SettingsInvalid
 from worker.settings import ENV_PREFIX, Settings
@@ -15,8 +16,12 @@ from worker.stores.opening import open_store
 
 
 def shown(url: SecretStr) -> str:
-    """`url` for people to read: scheme, host, port and path. User, password and query stay out."""
-    parts = urlsplit(url.get_secret_value())
+    """`url` for people to read: scheme, host, port and path of each server. User, password and query stay out."""
+    return ",".join(map(_shown, node_urls(url.get_secret_value())))
+
+
+def _shown(url: str) -> str:
+    parts = urlsplit(url)
     host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname or ""
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{host}{port}{parts.path}"
