@@ -53,12 +53,22 @@ class KeptConsumer:
         self._missing_since: float | None = None
         self._channel: Channel | None = None
         self._delivered_on: Channel | None = None
+        self._reopened_at = float("-inf")
         self._consuming = asyncio.Event()
 
     @property
     def is_open(self) -> bool:
         """Whether there is a consumer now, by the library's word."""
         return self._channel is not None and self._channel.is_open
+
+    @property
+    def unsettled(self) -> list[float]:
+        """Event loop time of each delivery that is not acknowledged, the oldest first."""
+        return list(self._channel.unsettled.values()) if self._channel is not None and self.is_open else []
+
+    def is_settled(self, seconds: float) -> bool:
+        """Whether the consumer is there, and for so long where it was lost before."""
+        return self.is_open and asyncio.get_running_loop().time() - self._reopened_at >= seconds
 
     @property
     def is_delivering(self) -> bool:
@@ -72,12 +82,14 @@ class KeptConsumer:
     async def run(self) -> None:
         """Consume until cancelled, then close the channel. Raises `ConsumerLost`."""
         try:
+            self._channel = await self._consume()
+            self._consuming.set()
             while True:
-                self._channel = await self._consume()
-                self._consuming.set()
                 logger.debug("consuming %s", self.queue)
                 await self._stay(self._channel)
                 logger.warning("consumer of %s lost, consuming again", self.queue)
+                self._channel = await self._consume()
+                self._reopened_at = asyncio.get_running_loop().time()
         finally:
             if self._channel is not None:
                 await self._channel.close()

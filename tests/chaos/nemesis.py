@@ -62,7 +62,7 @@ async def freeze_worker(world: World, rng: random.Random) -> None:
         try:
             await _until(lambda: slot.is_frozen, f"{slot.name} is frozen")
             await asyncio.sleep(OUTLAST_SECONDS + rng.uniform(0, 2))
-            await _until(lambda: slot.broker.connections == 0, f"RabbitMQ drops {slot.name}")
+            await _until(lambda: not slot.is_connected_to_broker, f"RabbitMQ drops {slot.name}")
         finally:
             slot.thaw()
         await _until(lambda: not slot.is_frozen, f"{slot.name} goes on")
@@ -80,13 +80,15 @@ async def promote_frozen_worker(world: World, rng: random.Random) -> None:
             await _until(lambda: frozen.is_frozen, f"{frozen.name} is frozen")
             await killed.kill()
             await asyncio.sleep(PROMOTION_SECONDS)
-            frozen.broker.pause()
+            for link in frozen.brokers:
+                link.pause()
             await asyncio.sleep(OUTLAST_SECONDS + rng.uniform(0, 2))
         finally:
             frozen.thaw()
         await _until(lambda: not frozen.is_frozen, f"{frozen.name} goes on")
         await asyncio.sleep(rng.uniform(0.5, 1.5))
-        frozen.broker.resume()
+        for link in frozen.brokers:
+            link.resume()
         await killed.start()
 
 
@@ -171,11 +173,24 @@ async def lose_answers(world: World, rng: random.Random) -> None:
         link.resume()
 
 
-async def restart_broker(world: World, rng: random.Random) -> None:
-    """RabbitMQ is killed and started again."""
-    await world.broker.kill()
-    await asyncio.sleep(rng.uniform(0, 1))
-    await world.broker.start()
+async def kill_node(world: World, rng: random.Random) -> None:
+    """One node of the cluster is killed, and started again a while later; the others go on without it."""
+    number = rng.randrange(len(world.cluster.nodes))
+    await world.cluster.kill(number)
+    await asyncio.sleep(rng.uniform(1, 5))
+    await world.cluster.start(number)
+    await world.cluster.in_sync()
+
+
+async def restart_nodes(world: World, rng: random.Random) -> None:
+    """One node after the other is stopped in order and started again, as an upgrade does it.
+
+    Not all at once: RabbitMQ 3.10 does not always elect leaders again when every node was killed in the same moment.
+    """
+    for node in rng.sample(list(world.cluster.nodes), k=len(world.cluster.nodes)):
+        await node.stop()
+        await node.start()
+        await world.cluster.in_sync()
 
 
 async def restart_redis(world: World, rng: random.Random) -> None:
@@ -196,14 +211,15 @@ async def raise_disk_alarm(world: World, rng: random.Random) -> None:
 
 
 async def _raise_alarm(world: World, rng: random.Random, name: str, command: str, raised: str, normal: str) -> None:
-    await world.broker.rabbitmqctl(command, raised)
+    node = rng.choice(world.cluster.nodes)
+    await node.rabbitmqctl(command, raised)
     try:
         await asyncio.sleep(rng.uniform(1, 4))
-        alarms = await world.broker.rabbitmqctl("eval", "rabbit_alarm:get_alarms().")
+        alarms = await node.rabbitmqctl("eval", "rabbit_alarm:get_alarms().")
         if name not in alarms:
             raise FaultMissing(f"no {name} alarm: {alarms}")
     finally:
-        await world.broker.rabbitmqctl(command, normal)
+        await node.rabbitmqctl(command, normal)
 
 
 async def change_shards(world: World, rng: random.Random) -> None:
@@ -244,7 +260,7 @@ TRACKS: Final[Mapping[str, tuple[Fault, ...]]] = {
     "workers": (kill_worker, kill_worker, freeze_worker, promote_frozen_worker, restart_workers, storm_of_guests),
     "links": (cut_link, cut_link, slow_link, stall_link, lose_answers),
     "operators": (change_shards, swap_version),
-    "servers": (restart_broker, restart_redis, raise_memory_alarm, raise_disk_alarm),
+    "servers": (kill_node, kill_node, restart_nodes, restart_redis, raise_memory_alarm, raise_disk_alarm),
 }
 
 

@@ -90,7 +90,7 @@ async def run(
         publishers = Publishers(
             world.publishers_url, world.topology, sending, contexts=plan.contexts, rate=plan.rate, seed=plan.seed
         )
-        async with Collector(world.broker.url, world.topology, replying) as collector, publishers:
+        async with Collector(world.cluster.url, world.topology, replying) as collector, publishers:
             showing = asyncio.create_task(_show_progress(publishers, collector, nemesis)) if tell else None
             try:
                 await nemesis.run(plan.seconds)

@@ -40,10 +40,14 @@ _PEEK = Script.named("peek")
 _DELETE = Script.named("delete")
 _CLAIM = Script.named("claim")
 _ANNOUNCE = Script.named("announce")
+_LIVING = Script.named("living")
 _READ_PLAN = Script.named("read_plan")
 _CHANGE_PLAN = Script.named("change_plan")
 _NOTE_PASSED = Script.named("note_passed")
-_SCRIPTS = (_LOAD, _COMMIT, _FORGET_START, _PEEK, _DELETE, _CLAIM, _ANNOUNCE, _READ_PLAN, _CHANGE_PLAN, _NOTE_PASSED)
+_SCRIPTS = (
+    *(_LOAD, _COMMIT, _FORGET_START, _PEEK, _DELETE),
+    *(_CLAIM, _ANNOUNCE, _LIVING, _READ_PLAN, _CHANGE_PLAN, _NOTE_PASSED),
+)
 
 _UNSAFE = re.compile(r"[%{}\x00-\x1f\x7f]")
 
@@ -155,7 +159,11 @@ class RedisStore:
         """See `ContextStore.announce`."""
         milliseconds = b"%d" % int(lives_for * 1000)
         said = await self._pipeline.script(_ANNOUNCE, self._workers, worker.encode(), info, milliseconds, self._ttl)
-        return {name.decode(): info for name, info in zip(said[::2], said[1::2], strict=True)}
+        return _by_name(said)
+
+    async def living(self) -> dict[str, bytes]:
+        """See `ContextStore.living`."""
+        return _by_name(await self._pipeline.script(_LIVING, self._workers))
 
     async def withdraw(self, worker: str) -> None:
         """See `ContextStore.withdraw`."""
@@ -177,6 +185,10 @@ class RedisStore:
     def key(self, ctx_id: str) -> bytes:
         """The one key of a context. The id in braces is what Redis Cluster places it by."""
         return f"{self._namespace}:ctx:{{{escape(ctx_id)}}}".encode()
+
+
+def _by_name(said: Sequence[bytes]) -> dict[str, bytes]:
+    return {name.decode(): info for name, info in zip(said[::2], said[1::2], strict=True)}
 
 
 def _numbered(turns: Sequence[bytes | None], last: int) -> dict[int, bytes]:
