@@ -14,8 +14,9 @@ import pytest
 from tests.chaos import nemesis
 from tests.chaos.checker import Kind
 from tests.chaos.nemesis import Fault
-from tests.chaos.run import Plan, Verdict, run
+from tests.chaos.run import run
 from tests.chaos.sabotaged_worker import Safeguard
+from tests.chaos.verdict import Plan, Verdict
 from tests.chaos.world import WORKER, World
 
 pytestmark = pytest.mark.timeout(420)
