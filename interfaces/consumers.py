@@ -2,7 +2,8 @@
 
 The client library's own word is not enough: it can be connected while the broker knows no consumer (a cancelled
 consumer, a lost answer). So the broker is asked, and after a bound during which it answers "no consumer" whatever is
-tried, `ConsumerLost` ends the process. A broker that does not answer at all is an outage: that is waited out.
+tried, `ConsumerLost` ends the process. A broker that does not answer at all is an outage: that is waited out. A queue
+that is on a lost node of a cluster, and only there, is given up with `QueueStranded`.
 """
 
 import asyncio
@@ -11,10 +12,16 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    retry_if_not_exception_type,
+    wait_random_exponential,
+)
 
 from interfaces.brokers import Broker, Channel, Delivery
-from interfaces.errors import BrokerRefused, BrokerUnavailable, ConsumerLost
+from interfaces.errors import BrokerRefused, BrokerUnavailable, ConsumerLost, QueueStranded
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +77,7 @@ class KeptConsumer:
         await self._consuming.wait()
 
     async def run(self) -> None:
-        """Consume until cancelled, then close the channel. Raises `ConsumerLost`."""
+        """Consume until cancelled, then close the channel. Raises `ConsumerLost` or `QueueStranded`."""
         try:
             while True:
                 self._channel = await self._consume()
@@ -84,9 +91,10 @@ class KeptConsumer:
 
     async def _consume(self) -> Channel:
         # `BrokerRefused` is retried too: the start-up checks have passed once, so this is a broker that is coming up
-        # or credentials on their way.
+        # or credentials on their way. `QueueStranded` is not: whose queue it is may take another one.
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type((BrokerUnavailable, BrokerRefused)),
+            retry=retry_if_exception_type((BrokerUnavailable, BrokerRefused))
+            & retry_if_not_exception_type(QueueStranded),
             wait=wait_random_exponential(multiplier=0.1, max=5),
             before_sleep=self._log_attempt,
         )
@@ -95,6 +103,8 @@ class KeptConsumer:
     async def _try_to_consume(self) -> Channel:
         try:
             return await self._broker.consume(self.queue, self._prefetch, self._on_delivery)
+        except QueueStranded:
+            raise
         except BrokerUnavailable:
             if await self._broker.queue_state(self.queue) is None:
                 self._note_missing()
