@@ -2,23 +2,24 @@
 
 Requests of one context reach the broker in the order they were sent: a context's next request is published only after
 the one before is confirmed or given up. A publish without a confirm is repeated with the same id, which workers
-deduplicate.
+deduplicate; and so is a request whose reply can no longer come, because the node with the queue for it was lost.
 """
 
 import asyncio
 from collections.abc import Hashable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
-from interfaces.brokers import Broker, Delivery
+from interfaces.brokers import Broker, Delivery, Outgoing
 from interfaces.brokers.opening import open_broker
 from interfaces.consumers import KeptConsumer
 from interfaces.context import Context
 from interfaces.envelope import context_id, encode_request
-from interfaces.errors import AskTimeout, BrokerUnavailable, RequestFailed
+from interfaces.errors import AskTimeout, BrokerUnavailable, QueueStranded, RequestFailed
 from interfaces.messages import Message, Origin
 from interfaces.ordered_publishing import OrderedPublisher
 from interfaces.replies import PREFETCH, PRIVATE_QUEUE_LIFE, Replies, read_reply
@@ -32,8 +33,7 @@ class BrokerClient:
     It is a pipeline runner: `await any_interface.connect(client)` puts any interface in front of the broker. Use it as
     `async with BrokerClient(url) as client`.
 
-    :param url: `amqp://`, `amqps://` (nodes of a cluster as whole URLs, separated by commas), or `memory://` for the
-        broker inside this process.
+    :param url: `amqp://`, `amqps://` (nodes of a cluster separated by commas), or `memory://` inside this process.
     :param interface: name of this source of messages; replies of `send` travel under it.
     :param timeout: seconds a call may take where it gives no time of its own.
     """
@@ -51,7 +51,7 @@ class BrokerClient:
         self._interface = interface
         self._broker = broker or open_broker(url)
         self._timeout = timeout
-        self._reply_queue = f"{self._topology.reply_prefix}{uuid4()}"
+        self._reply_queue = self._new_reply_queue()
         self._publisher = OrderedPublisher(self._broker)
         self._waiting: dict[str, list[asyncio.Future[Reply]]] = {}
         self._settling: set[asyncio.Task[None]] = set()
@@ -122,26 +122,31 @@ class BrokerClient:
         seconds = self._timeout if timeout is None else timeout
         deadline = asyncio.get_running_loop().time() + seconds
         request = encode_request(
-            self._topology,
-            self._signed(message),
-            text,
-            request_id=request_id,
-            update_ctx_misc=update_ctx_misc,
-            reply_to=self._reply_queue,
+            self._topology, self._signed(message), text, request_id=request_id, update_ctx_misc=update_ctx_misc
         )
-        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        while True:
+            try:
+                return await self._ask_once(request, request_id, text, deadline)
+            except QueueStranded:
+                continue  # The queue that the reply goes to is on a lost node: ask again, into another one.
+            except TimeoutError as error:
+                raise AskTimeout(
+                    f"no reply to request {request_id!r} of context {text!r} within {seconds:g} s: the broker has it, "
+                    f"but no worker of namespace {self._topology.namespace!r} answered"
+                ) from error
+
+    async def _ask_once(self, request: Outgoing, request_id: str, ctx_id: str, deadline: float) -> Reply:
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[Reply] = loop.create_future()
         # Several calls may ask under one id; the first reply answers them all.
         self._waiting.setdefault(request_id, []).append(reply)
+        # Read only now: whoever is in `_waiting` is told when the queue changes.
+        request = replace(request, properties=replace(request.properties, reply_to=self._reply_queue))
         try:
             # Listening is made sure of in this request's turn: before it, a later `send` could overtake.
-            await self._publisher.publish(request, text, seconds, first=self._listen)
+            await self._publisher.publish(request, ctx_id, deadline - loop.time(), first=self._listen)
             async with asyncio.timeout_at(deadline):
                 return await reply
-        except TimeoutError as error:
-            raise AskTimeout(
-                f"no reply to request {request_id!r} of context {text!r} within {seconds:g} s: the broker has it, "
-                f"but no worker of namespace {self._topology.namespace!r} answered"
-            ) from error
         finally:
             self._no_longer_waiting(request_id, reply)
 
@@ -186,10 +191,18 @@ class BrokerClient:
                 return
             await self._declare_reply_queue()
             kept = KeptConsumer(
-                self._broker, self._reply_queue, PREFETCH, self._on_reply, declare=self._declare_reply_queue
+                self._broker,
+                self._reply_queue,
+                PREFETCH,
+                self._on_reply,
+                declare=self._declare_reply_queue,
+                is_replicated=False,
             )
             self._listening = asyncio.create_task(kept.run(), name="replies")
             self._listening.add_done_callback(self._on_listening_ended)
+
+    def _new_reply_queue(self) -> str:
+        return f"{self._topology.reply_prefix}{uuid4()}"
 
     async def _declare_reply_queue(self) -> None:
         await self._broker.declare_reply_queue(self._reply_queue, PRIVATE_QUEUE_LIFE)
@@ -209,6 +222,8 @@ class BrokerClient:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._listening = None
+            if isinstance(error, QueueStranded):
+                self._reply_queue = self._new_reply_queue()
             self._fail_waiting(error)
 
     def _fail_waiting(self, error: BaseException) -> None:

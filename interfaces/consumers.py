@@ -2,7 +2,8 @@
 
 The client library's own word is not enough: it can be connected while the broker knows no consumer (a cancelled
 consumer, a lost answer). So the broker is asked, and after a bound during which it answers "no consumer" whatever is
-tried, `ConsumerLost` ends the process. A broker that does not answer at all is an outage: that is waited out.
+tried, `ConsumerLost` ends the process. A broker that does not answer at all is an outage: that is waited out. A queue
+that is on a lost node of a cluster, and only there, is given up with `QueueStranded`.
 """
 
 import asyncio
@@ -11,10 +12,16 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    retry_if_not_exception_type,
+    wait_random_exponential,
+)
 
 from interfaces.brokers import Broker, Channel, Delivery
-from interfaces.errors import BrokerRefused, BrokerUnavailable, ConsumerLost
+from interfaces.errors import BrokerRefused, BrokerUnavailable, ConsumerLost, QueueStranded
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +38,15 @@ class Watch:
     lost_after: float = 60.0
 
 
+class _Stranded(QueueStranded):
+    """Not to be waited for."""
+
+
 class KeptConsumer:
-    """One queue's consumer. `declare` makes the queue where it is missing."""
+    """One queue's consumer. `declare` makes the queue where it is missing.
+
+    A queue that is not replicated is given up with `QueueStranded` while its node is down: whose it is takes another.
+    """
 
     def __init__(
         self,
@@ -43,8 +57,10 @@ class KeptConsumer:
         *,
         declare: Callable[[], Awaitable[None]],
         watch: Watch | None = None,
+        is_replicated: bool = True,
     ) -> None:
         self.queue = queue
+        self._is_replicated = is_replicated
         self._broker = broker
         self._prefetch = prefetch
         self._deliver = deliver
@@ -80,7 +96,7 @@ class KeptConsumer:
         await self._consuming.wait()
 
     async def run(self) -> None:
-        """Consume until cancelled, then close the channel. Raises `ConsumerLost`."""
+        """Consume until cancelled, then close the channel. Raises `ConsumerLost` or `QueueStranded`."""
         try:
             self._channel = await self._consume()
             self._consuming.set()
@@ -98,7 +114,7 @@ class KeptConsumer:
         # `BrokerRefused` is retried too: the start-up checks have passed once, so this is a broker that is coming up
         # or credentials on their way.
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type((BrokerUnavailable, BrokerRefused)),
+            retry=retry_if_exception_type((BrokerUnavailable, BrokerRefused)) & retry_if_not_exception_type(_Stranded),
             wait=wait_random_exponential(multiplier=0.1, max=5),
             before_sleep=self._log_attempt,
         )
@@ -107,6 +123,11 @@ class KeptConsumer:
     async def _try_to_consume(self) -> Channel:
         try:
             return await self._broker.consume(self.queue, self._prefetch, self._on_delivery)
+        except QueueStranded as error:
+            # A replicated queue says so too while its cluster starts, and is back when the others are.
+            if self._is_replicated:
+                raise
+            raise _Stranded(str(error)) from error
         except BrokerUnavailable:
             if await self._broker.queue_state(self.queue) is None:
                 self._note_missing()

@@ -4,7 +4,8 @@
     ├── Unavailable            wait and try again; nothing is the request's fault
     │   ├── BrokerUnavailable
     │   │   ├── PublishNacked
-    │   │   └── PublishTimeout
+    │   │   ├── PublishTimeout
+    │   │   └── QueueStranded
     │   └── StoreUnavailable
     ├── Unroutable             the broker has no queue for what was published
     ├── HeadersTooLarge        the broker would close the connection over this message's properties
@@ -90,6 +91,10 @@ class PublishNacked(BrokerUnavailable):
 
 class PublishTimeout(BrokerUnavailable):
     """No confirm within the publish timeout. Publish again with the same `message_id`."""
+
+
+class QueueStranded(BrokerUnavailable):
+    """The one node of a cluster that holds this queue is down. What is in it waits there."""
 
 
 class StoreUnavailable(Unavailable):

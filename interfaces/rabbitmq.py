@@ -42,8 +42,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
     Alone it runs any pipeline runner: each request reaches it at least once, in order per context. Together with a
     `worker.Worker` each turn is committed exactly once.
 
-    :param url: `amqp://`, `amqps://` (nodes of a cluster as whole URLs, separated by commas), or `memory://` for the
-        broker inside this process.
+    :param url: `amqp://`, `amqps://` (nodes of a cluster separated by commas), or `memory://` inside this process.
     :param topology: namespace and number of shards.
     :param broker: a broker to use instead of `url`; it is opened here and closed with the interface.
     :param prefetch: unacknowledged requests per shard at most.

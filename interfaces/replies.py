@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from interfaces.brokers import Broker, Delivery
 from interfaces.consumers import KeptConsumer
+from interfaces.errors import QueueStranded
 from interfaces.reply_bodies import Reply, decode_reply
 from interfaces.topology import Topology
 
@@ -36,7 +37,8 @@ class Replies:
 
     def __init__(self, broker: Broker, topology: Topology, queue: str | None, interface: str | None) -> None:
         self._broker = broker
-        self._queue = topology.reply_prefix + (queue or str(uuid4()))
+        self._prefix = topology.reply_prefix
+        self._queue = self._prefix + (queue or str(uuid4()))
         self._is_kept = queue is not None
         self._life = NAMED_QUEUE_LIFE if queue else PRIVATE_QUEUE_LIFE
         self._binding = (topology.replies_exchange, f"{interface}.#" if interface else "#")
@@ -48,7 +50,14 @@ class Replies:
         """Begin to listen; replies published from now on will come. Raises `BrokerUnavailable`, `BrokerRefused`."""
         if self._consuming is None:
             await self._declare()
-            kept = KeptConsumer(self._broker, self._queue, PREFETCH, self._arrived.put_nowait, declare=self._declare)
+            kept = KeptConsumer(
+                self._broker,
+                self._queue,
+                PREFETCH,
+                self._arrived.put_nowait,
+                declare=self._declare,
+                is_replicated=self._is_kept,
+            )
             self._consuming = asyncio.create_task(kept.run(), name=f"replies from {self._queue}")
 
     async def close(self) -> None:
@@ -77,7 +86,14 @@ class Replies:
         await self.open()
         while True:
             await self._settle()
-            self._taken = await self._next()
+            try:
+                self._taken = await self._next()
+            except QueueStranded as error:
+                # Only a queue without a name is in one place alone. What is in it is lost to us with its node.
+                logger.warning("replies are missed, taking a new queue for them: %s", error)
+                self._queue, self._consuming = self._prefix + str(uuid4()), None
+                await self.open()
+                continue
             if self._taken.channel.is_open and (reply := read_reply(self._taken)) is not None:
                 return reply
 

@@ -11,7 +11,14 @@ from contextlib import contextmanager
 from aiormq import exceptions as amqp
 from pamqp.exceptions import PAMQPException
 
-from interfaces.errors import BrokerRefused, BrokerUnavailable, PublishNacked, SwitchboardError, Unroutable
+from interfaces.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    PublishNacked,
+    QueueStranded,
+    SwitchboardError,
+    Unroutable,
+)
 from interfaces.foreign import StrayCancellationError, stray_cancellations_caught
 
 CONNECTION_LOST: tuple[type[Exception], ...] = (
@@ -56,7 +63,14 @@ def mapped(error: Exception, doing: str) -> SwitchboardError:
         return BrokerRefused(f"{doing}: a permission is missing: {text}{_grant(text)}")
     if isinstance(error, amqp.ChannelPreconditionFailed):
         return BrokerRefused(f"{doing}: it exists with other properties: {text}")
+    if is_stranded(error):
+        return QueueStranded(f"{doing}: {text}")
     return BrokerUnavailable(f"{doing}: {text}")
+
+
+def is_stranded(error: Exception) -> bool:
+    """Whether a queue that is "not found" exists, on a node that is down."""
+    return isinstance(error, amqp.ChannelNotFoundEntity) and "home node" in describe(error)
 
 
 def describe(error: BaseException) -> str:

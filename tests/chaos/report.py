@@ -58,6 +58,6 @@ seed {plan.seed}. All processes are real and local; every worker has proxies of 
 |---|---|---|
 {faults}
 
-{sum(verdict.faults.values())} faults, each of which proved that it had happened. What decides, and the tests of that, are
-in `tests/chaos`.
+{sum(verdict.faults.values())} faults, each of which proved that it had happened. What decides, and the tests of that,
+are in `tests/chaos`.
 """
