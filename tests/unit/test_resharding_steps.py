@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from interfaces.brokers import Outgoing, Properties
+from interfaces.brokers import Outgoing, Properties, QueueState
 from interfaces.brokers.memory import MemoryBroker, MemoryServer
 from interfaces.client import BrokerClient
 from interfaces.context import Context
@@ -259,6 +259,19 @@ async def test_an_old_queue_that_somebody_still_consumes_is_not_deleted(monkeypa
     with pytest.raises(BrokerUnavailable, match=r"g1\.001.*still consumed"):
         await Resharding(bench.broker, bench.store, BEFORE).run(3)
     assert await bench.broker.queue_state(BEFORE.shard_queue(1)) is not None
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+async def test_a_worker_that_starts_after_a_change_was_only_begun_moves_nothing(generation: int) -> None:
+    bench = Bench()
+    before = replace(BEFORE, generation=generation)
+    await bench.broker.open()
+    await bench.broker.apply(before)
+    await bench.store.change_plan(None, Plan.of(before).moved_to(3).write())
+    async with working(bench) as client:
+        await bench.send_to_all(client)
+        await bench.all_applied()
+        assert [await bench.broker.queue_state(queue) for queue in before.shard_queues] == [QueueState(0, 1)] * 2
 
 
 @pytest.mark.parametrize("moving", [False, True])
