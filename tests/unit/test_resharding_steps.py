@@ -16,7 +16,7 @@ from interfaces.errors import BrokerUnavailable, MisuseError, StoreUnavailable
 from interfaces.markers import marker
 from interfaces.topology import SLOTS, Topology, slot
 from tests.conformance.broker_probes import Inbox, eventually
-from worker import Settings, Worker, resharding
+from worker import Settings, Worker, membership, resharding
 from worker.generations import Generations
 from worker.plan import Generation, Plan
 from worker.records import read_context
@@ -124,6 +124,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resharding, "STRAGGLER_SECONDS", 0.0)
     monkeypatch.setattr(resharding, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(resharding, "SLOTS_A_STEP", 256)
+    monkeypatch.setattr(membership, "BEAT_SECONDS", 0.02)
 
 
 @pytest.mark.parametrize("after", [False, True])
