@@ -128,23 +128,27 @@ async def _used_link(world: World, rng: random.Random) -> Link:
 async def cut_link(world: World, rng: random.Random) -> None:
     """All connections of a link are reset; some of them again before they have recovered."""
     link = await _used_link(world, rng)
+    ways = world.alternatives(link)
     for _ in range(rng.randint(1, 3)):
         await link.cut()
-        accepted = link.accepted
+        accepted = sum(way.accepted for way in ways)
         await asyncio.sleep(rng.uniform(0, 0.3))
-    await _until(lambda: link.accepted > accepted, f"{link.name} is connected again")
+    await _until(lambda: sum(way.accepted for way in ways) > accepted, f"who used {link.name} is connected again")
 
 
 async def slow_link(world: World, rng: random.Random) -> None:
     """Everything on a link takes longer."""
-    link = await _used_link(world, rng)
-    carried = link.carried
-    link.delay = rng.uniform(0.05, 0.4)
-    try:
-        await asyncio.sleep(rng.uniform(2, 5))
-        await _until(lambda: link.carried > carried, f"{link.name} carries slowly")
-    finally:
-        link.delay = 0.0
+    while True:
+        link = await _used_link(world, rng)
+        carried = link.carried
+        link.delay = rng.uniform(0.05, 0.4)
+        try:
+            await asyncio.sleep(rng.uniform(2, 5))
+            await _until(lambda: link.carried > carried or not link.connections, f"{link.name} carries slowly")
+        finally:
+            link.delay = 0.0
+        if link.carried > carried:  # else its node was killed, and who used it has gone to another one
+            return
 
 
 async def stall_link(world: World, rng: random.Random) -> None:
@@ -163,14 +167,17 @@ async def stall_link(world: World, rng: random.Random) -> None:
 
 async def lose_answers(world: World, rng: random.Random) -> None:
     """A link carries everything to the server and no answer back: confirms and commits stay unknown."""
-    link = await _used_link(world, rng)
-    dropped = link.dropped
-    link.drop_replies()
-    try:
-        await asyncio.sleep(rng.uniform(0.5, 4))
-        await _until(lambda: link.dropped > dropped, f"{link.name} loses answers")
-    finally:
-        link.resume()
+    while True:
+        link = await _used_link(world, rng)
+        dropped = link.dropped
+        link.drop_replies()
+        try:
+            await asyncio.sleep(rng.uniform(0.5, 4))
+            await _until(lambda: link.dropped > dropped or not link.connections, f"{link.name} loses answers")
+        finally:
+            link.resume()
+        if link.dropped > dropped:  # else as above
+            return
 
 
 async def kill_node(world: World, rng: random.Random) -> None:
