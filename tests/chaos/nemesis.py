@@ -138,17 +138,19 @@ async def cut_link(world: World, rng: random.Random) -> None:
 
 async def slow_link(world: World, rng: random.Random) -> None:
     """Everything on a link takes longer."""
-    while True:
-        link = await _used_link(world, rng)
-        carried = link.carried
-        link.delay = rng.uniform(0.05, 0.4)
-        try:
-            await asyncio.sleep(rng.uniform(2, 5))
-            await _until(lambda: link.carried > carried or not link.connections, f"{link.name} carries slowly")
-        finally:
-            link.delay = 0.0
-        if link.carried > carried:  # else its node was killed, and who used it has gone to another one
-            return
+    while not await _carries_slowly(await _used_link(world, rng), rng):
+        pass  # Its node was killed, and who used it has gone to another one.
+
+
+async def _carries_slowly(link: Link, rng: random.Random) -> bool:
+    carried = link.carried
+    link.delay = rng.uniform(0.05, 0.4)
+    try:
+        await asyncio.sleep(rng.uniform(2, 5))
+        await _until(lambda: link.carried > carried or not link.connections, f"{link.name} carries slowly")
+    finally:
+        link.delay = 0.0
+    return link.carried > carried
 
 
 async def stall_link(world: World, rng: random.Random) -> None:
@@ -167,17 +169,19 @@ async def stall_link(world: World, rng: random.Random) -> None:
 
 async def lose_answers(world: World, rng: random.Random) -> None:
     """A link carries everything to the server and no answer back: confirms and commits stay unknown."""
-    while True:
-        link = await _used_link(world, rng)
-        dropped = link.dropped
-        link.drop_replies()
-        try:
-            await asyncio.sleep(rng.uniform(0.5, 4))
-            await _until(lambda: link.dropped > dropped or not link.connections, f"{link.name} loses answers")
-        finally:
-            link.resume()
-        if link.dropped > dropped:  # else as above
-            return
+    while not await _drops_answers(await _used_link(world, rng), rng):
+        pass  # As above.
+
+
+async def _drops_answers(link: Link, rng: random.Random) -> bool:
+    dropped = link.dropped
+    link.drop_replies()
+    try:
+        await asyncio.sleep(rng.uniform(0.5, 4))
+        await _until(lambda: link.dropped > dropped or not link.connections, f"{link.name} loses answers")
+    finally:
+        link.resume()
+    return link.dropped > dropped
 
 
 async def kill_node(world: World, rng: random.Random) -> None:
