@@ -77,7 +77,7 @@ async def loaded(client: BrokerClient, relays: tuple[Relay, Relay]) -> AsyncIter
 
 
 async def hand_over(queue: str, owner: Relay, successor: Relay) -> float:
-    """Let the successor wait, then the owner let go. Seconds between the last turn there and the first here."""
+    """Have the successor wait in line, then the owner let go. Seconds from its last turn to the first."""
     before = len(owner.began), len(successor.began)
     successor.want(queue)
     await until(lambda: queue in successor.worker.consumed, "the successor is in line")
