@@ -15,11 +15,10 @@ from worker.stores.opening import open_store
 
 
 def shown(url: SecretStr) -> str:
-    """`url` for people to read: scheme, host, port and path. User, password and query stay out."""
-    parts = urlsplit(url.get_secret_value())
-    host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{host}{port}{parts.path}"
+    """`url` for people to read: scheme, all hosts with their ports, and path. User, password and query stay out."""
+    scheme, _, rest = url.get_secret_value().partition("://")
+    authority, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def is_memory(url: SecretStr) -> bool:
