@@ -14,21 +14,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from interfaces.errors import StoreRefused, TurnAbandoned, VersionConflict
 from worker.stores import Loaded, Retention, Turn
+from worker.stores.address import parse_address
+from worker.stores.clients import primary_client, server_client
 from worker.stores.pipelining import Script, TickPipeline
 from worker.stores.redis_errors import store_error
 
 CONNECTIONS = 4
 """Connections of one store: while one pipeline is being answered, the next ones can already travel."""
-
-HEALTH_CHECK_SECONDS = 30
-"""A connection idle for longer is tried with a PING before use."""
 
 OLDEST_VERSION = (7, 0)
 """Oldest version the scripts are tested with."""
@@ -64,20 +60,11 @@ class RedisStore:
     """
 
     def __init__(self, url: str, namespace: str, retention: Retention, *, timeout: float = 5.0) -> None:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=timeout,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            socket_keepalive=True,
-            health_check_interval=HEALTH_CHECK_SECONDS,
-            # Else redis-py may repeat commands by itself. Ours may be repeated, but that is the caller's decision.
-            retry=Retry(NoBackoff(), 0),
-            decode_responses=False,
-            protocol=2,
-        )
-        self._client = Redis.from_pool(pool)
+        address = parse_address(url)
+        if address.primary is None:
+            self._client = server_client(address, timeout, CONNECTIONS)
+        else:
+            self._client = primary_client(address, timeout)
         self._pipeline = TickPipeline(self._client, CONNECTIONS)
         self._namespace = escape(namespace)
         self._workers = f"{self._namespace}:workers".encode()
