@@ -115,11 +115,6 @@ class World:
         """Every link."""
         return [*self.publishers, *(link for slot in self.slots for link in slot.links)]
 
-    def alternatives(self, link: Link) -> Sequence[Link]:
-        """The links that whoever uses `link` may use instead, itself included."""
-        groups = [self.publishers, *(slot.brokers for slot in self.slots)]
-        return next((group for group in groups if link in group), [link])
-
     @property
     def unasked_ends(self) -> list[str]:
         """Ends of workers that nobody has caused, with the last lines of their logs."""
