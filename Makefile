@@ -48,8 +48,8 @@ test-matrix: $(ENV) ## the integration tests on every supported pair of servers,
 	$(PYTHON) -m tests.matrix
 
 .PHONY: chaos
-chaos: $(ENV) ## three minutes of faults on workers, servers and links, then the verdict (SEED=n repeats a run)
-	$(PYTHON) -m tests.chaos.run --seconds 180 $(if $(SEED),--seed $(SEED))
+chaos: $(ENV) ## three minutes of faults on workers, servers and links, then the verdict (SEED=n repeats a run; SENTINEL=1)
+	$(PYTHON) -m tests.chaos.run --seconds 180 $(if $(SEED),--seed $(SEED)) $(if $(SENTINEL),--sentinel)
 
 .PHONY: chaos-report
 chaos-report: $(ENV) ## fifteen minutes of faults over 100,000 turns; writes docs/chaos-report.md

@@ -8,6 +8,7 @@ import gc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,7 @@ async def test_the_real_worker_is_acquitted_with_the_smallest_windows_allowed(tm
 
 
 async def spring(trap: Trap, directory: Path, worker: tuple[str, ...]) -> Verdict:
-    settings = dict(trap.settings)
+    settings: dict[str, Any] = dict(trap.settings)
     async with World(directory, workers=3, worker=worker, app="tests.chaos.bot:answer_slowly", **settings) as world:
         verdict = await run(trap.plan, world, directory, tracks=trap.tracks)
     gc.collect()

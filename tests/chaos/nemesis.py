@@ -15,6 +15,7 @@ from typing import Final
 
 from tests.chaos.workers import NOT_STARTED_YET, STOPPED_IN_ORDER, Link, WorkerSlot
 from tests.chaos.world import OUTLAST_SECONDS, World
+from tests.services.redis_sentinel import RedisWithSentinel
 
 NOTICE_SECONDS: Final = 60.0
 """How long a fault may take to show its effect, on a busy machine and while other faults are there."""
@@ -212,6 +213,15 @@ async def restart_redis(world: World, rng: random.Random) -> None:
     await world.redis.start()
 
 
+async def fail_over_redis(world: World, rng: random.Random) -> None:
+    """The primary Redis is killed, its replica takes its place, and it comes back as the replica."""
+    assert isinstance(world.redis, RedisWithSentinel)
+    lost = await asyncio.to_thread(world.redis.kill_primary)
+    await asyncio.to_thread(world.redis.wait_failed_over, lost)
+    await asyncio.sleep(rng.uniform(0, 2))
+    await world.redis.start()
+
+
 async def raise_memory_alarm(world: World, rng: random.Random) -> None:
     """RabbitMQ has no memory: it stops reading from whoever publishes."""
     await _raise_alarm(world, rng, "memory", "set_vm_memory_high_watermark", "0.0001", MEMORY_LIMIT)
@@ -274,6 +284,12 @@ TRACKS: Final[Mapping[str, tuple[Fault, ...]]] = {
     "operators": (change_shards, swap_version),
     "servers": (kill_node, kill_node, restart_nodes, restart_redis, raise_memory_alarm, raise_disk_alarm),
 }
+
+SENTINEL_TRACKS: Final[Mapping[str, tuple[Fault, ...]]] = {
+    **TRACKS,
+    "servers": tuple(fail_over_redis if fault is restart_redis else fault for fault in TRACKS["servers"]),
+}
+"""For a world whose Redis has a replica and sentinels."""
 
 
 class Nemesis:

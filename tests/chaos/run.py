@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.chaos.checker import Kind, check
 from tests.chaos.history import Recorder, Replied, read
-from tests.chaos.nemesis import TRACKS, Fault, Nemesis
+from tests.chaos.nemesis import SENTINEL_TRACKS, TRACKS, Fault, Nemesis
 from tests.chaos.report import page
 from tests.chaos.traffic import Collector, Publishers, read_contexts
 from tests.chaos.verdict import Plan, Verdict
@@ -116,6 +116,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=Plan.rate, help="requests a second over all contexts")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--shards", type=int, default=8)
+    parser.add_argument("--sentinel", action="store_true", help="Redis with a replica and sentinels, and fail-overs")
     parser.add_argument("--report", type=Path, help="Markdown file for the verdict")
     return parser.parse_args()
 
@@ -133,9 +134,12 @@ async def main(arguments: argparse.Namespace) -> int:
     # Clients log every outage, and outages are what a run is made of.
     logging.basicConfig(filename=directory / "suite.log", format="%(asctime)s %(name)s %(message)s")
     logging.captureWarnings(capture=True)
-    async with World(directory, workers=arguments.workers, shards=arguments.shards) as world:
-        verdict = await run(plan, world, directory)
-        versions = [version_at(server.url) for server in (world.cluster.nodes[0], world.redis)]
+    tracks = SENTINEL_TRACKS if arguments.sentinel else TRACKS
+    async with World(
+        directory, workers=arguments.workers, shards=arguments.shards, sentinel=arguments.sentinel
+    ) as world:
+        verdict = await run(plan, world, directory, tracks=tracks)
+        versions = [await asyncio.to_thread(version_at, url) for url in world.server_urls]
     (directory / "verdict.json").write_text(json.dumps(asdict(verdict), indent=2) + "\n")
     sys.stdout.write(f"{verdict}\n")
     if arguments.report is not None:

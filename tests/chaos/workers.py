@@ -42,7 +42,8 @@ class WorkerSlot:
     settings: Mapping[str, str]
     brokers: Sequence[Link]
     """One to each node."""
-    redis: Link
+    redis: Link | None
+    """None where sentinels tell it the address of the primary, which no proxy is in front of."""
     log: Path
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever has a process of this slot down on purpose."""
@@ -52,7 +53,7 @@ class WorkerSlot:
     @property
     def links(self) -> list[Link]:
         """Every way between it and the servers."""
-        return [*self.brokers, self.redis]
+        return [*self.brokers, *([] if self.redis is None else [self.redis])]
 
     @property
     def is_connected_to_broker(self) -> bool:

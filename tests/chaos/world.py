@@ -19,6 +19,7 @@ from tests.services.local import PACKAGES, SEARCH_PATH, LocalRedis
 from tests.services.packages import require_programs
 from tests.services.processes import WorkerProcess
 from tests.services.rabbitmq_cluster import Cluster
+from tests.services.redis_sentinel import RedisWithSentinel
 from tests.services.servers import Server
 
 NAMESPACE: Final = "chaos"
@@ -34,12 +35,15 @@ RESHARD: Final = ("-m", "worker.cli", "topology", "reshard", "--shards")
 OTHER_VERSION: Final = ("-m", "tests.chaos.other_version", "run")
 
 
+FSYNC_ALWAYS: Final = ("--appendfsync", "always")
+
+
 class DurableRedis(LocalRedis):
     """A Redis that writes to its disk before it answers, so that a kill loses nothing it has said."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._command += ["--appendfsync", "always"]
+        self._command += FSYNC_ALWAYS
 
 
 class World:
@@ -52,6 +56,7 @@ class World:
         workers: int = 4,
         shards: int = 8,
         nodes: int = 3,
+        sentinel: bool = False,
         worker: Sequence[str] = WORKER,
         app: str = "tests.chaos.bot:answer",
         prefetch: int = 32,
@@ -61,7 +66,8 @@ class World:
         self.directory = directory
         self.topology = Topology(namespace=NAMESPACE, shards=shards)
         self.cluster = Cluster(nodes)
-        self.redis = DurableRedis()
+        self.redis = RedisWithSentinel(*FSYNC_ALWAYS) if sentinel else DurableRedis()
+        """Alone, or a primary with a replica and sentinels: then a turn counts once the replica has it too."""
         self.publishers = self._broker_links("publishers")
         self._app = app
         self._worker = tuple(worker)
@@ -74,6 +80,7 @@ class World:
             "SWITCHBOARD_REDIS_TIMEOUT": str(REDIS_TIMEOUT_SECONDS),
             "SWITCHBOARD_DRAIN_TIMEOUT": str(DRAIN_SECONDS),
             "SWITCHBOARD_WATCH_EVERY": "1",
+            "SWITCHBOARD_DURABILITY": "replica" if sentinel else "primary",
         }
         self.slots = [self._slot(f"worker {number}") for number in range(workers)]
         self.shards = shards
@@ -109,6 +116,12 @@ class World:
     def publishers_url(self) -> str:
         """Where publishers reach RabbitMQ: through the link that faults are made in."""
         return _broker_url(self.publishers)
+
+    @property
+    def server_urls(self) -> list[str]:
+        """One RabbitMQ node, and one Redis."""
+        redis = self.redis.nodes[0] if isinstance(self.redis, RedisWithSentinel) else self.redis
+        return [self.cluster.nodes[0].url, redis.url]
 
     @property
     def links(self) -> list[Link]:
@@ -185,9 +198,10 @@ class World:
         await self._start(slot)
 
     async def _start(self, slot: WorkerSlot) -> None:
+        link = slot.redis
         slot.settings = self._settings | {
             "SWITCHBOARD_AMQP_URL": _broker_url(slot.brokers),
-            "SWITCHBOARD_REDIS_URL": f"redis://{slot.redis.host}:{slot.redis.port}/0",
+            "SWITCHBOARD_REDIS_URL": self.redis.url if link is None else f"redis://{link.host}:{link.port}/0",
         }
         await slot.start()
 
@@ -197,7 +211,8 @@ class World:
         await asyncio.gather(*self._supervising, return_exceptions=True)
 
     def _slot(self, name: str) -> WorkerSlot:
-        brokers, redis = self._broker_links(name), self._link(f"{name}'s redis", self.redis)
+        brokers = self._broker_links(name)
+        redis = None if isinstance(self.redis, RedisWithSentinel) else self._link(f"{name}'s redis", self.redis)
         log = self.directory / f"{name.replace(' ', '-')}.log"
         return WorkerSlot(name, (*self._worker, self._app), {}, brokers, redis, log)
 
