@@ -48,7 +48,7 @@ test-matrix: $(ENV) ## the integration tests on every supported pair of servers,
 	$(PYTHON) -m tests.matrix
 
 .PHONY: chaos
-chaos: $(ENV) ## three minutes of faults on workers, servers and links, then the verdict (SEED=n repeats a run; SENTINEL=1)
+chaos: $(ENV) ## three minutes of faults on workers, servers and links, then the verdict (SEED=n, SENTINEL=1)
 	$(PYTHON) -m tests.chaos.run --seconds 180 $(if $(SEED),--seed $(SEED)) $(if $(SENTINEL),--sentinel)
 
 .PHONY: chaos-report
