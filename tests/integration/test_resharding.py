@@ -23,8 +23,10 @@ from worker.records import read_context
 from worker.stores.redis import RedisStore
 
 BOT = "tests.bots.counting:answer"
-CONTEXTS = 60
+CONTEXTS = 30
 MOST_SHARDS = 32
+BURST = 3
+PATIENCE = 120.0
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -38,7 +40,10 @@ async def later_generations(amqp_url: str, namespace: str) -> AsyncIterator[None
 
 
 class Traffic:
-    """Requests to every context, one after the other in each, from the start to `stop`."""
+    """Requests to every context in bursts, the last of each answered before the next burst, from the start to `stop`.
+
+    So it adapts to what the machine can do, and still each context has several requests on their way at any time.
+    """
 
     def __init__(self, client: BrokerClient) -> None:
         self._client = client
@@ -54,10 +59,16 @@ class Traffic:
     async def _publish(self, ctx_id: str) -> None:
         rng = random.Random(ctx_id)
         while not self._stopping:
-            text = f"{ctx_id}/{len(self.sent[ctx_id])}"
-            await self._client.send(text, ctx_id, request_id=text)
-            self.sent[ctx_id].append(text)
-            await asyncio.sleep(rng.uniform(0, 0.2))
+            for _ in range(rng.randint(0, BURST)):
+                text = self._next(ctx_id)
+                await self._client.send(text, ctx_id, request_id=text)
+            text = self._next(ctx_id)
+            await self._client.ask(text, ctx_id, request_id=text, timeout=PATIENCE)
+            await asyncio.sleep(rng.uniform(0, 0.5))
+
+    def _next(self, ctx_id: str) -> str:
+        self.sent[ctx_id].append(f"{ctx_id}/{len(self.sent[ctx_id])}")
+        return self.sent[ctx_id][-1]
 
 
 @asynccontextmanager
