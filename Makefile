@@ -48,8 +48,17 @@ test-matrix: $(ENV) ## the integration tests on every supported pair of servers,
 	$(PYTHON) -m tests.matrix
 
 .PHONY: chaos
-chaos: $(ENV) ## three minutes of faults on workers, servers and links, then the verdict (SEED=n repeats a run)
-	$(PYTHON) -m tests.chaos.run --seconds 180 $(if $(SEED),--seed $(SEED))
+chaos: $(ENV) ## three minutes of faults on workers, servers and links, then the verdict (SEED=n, SENTINEL=1)
+	$(PYTHON) -m tests.chaos.run --seconds 180 $(if $(SEED),--seed $(SEED)) $(if $(SENTINEL),--sentinel)
+
+.PHONY: chaos-report
+chaos-report: $(ENV) ## fifteen minutes of faults over 100,000 turns; writes docs/chaos-report.md
+	$(PYTHON) -m tests.chaos.run --seconds 900 --contexts 2000 --rate 150 --workers 6 \
+		--report docs/chaos-report.md $(if $(SEED),--seed $(SEED))
+
+.PHONY: scaling
+scaling: $(ENV) ## throughput against worker processes; writes docs/scaling.md and its plot
+	$(PYTHON) -m tests.scaling
 
 .PHONY: chaos-check
 chaos-check: $(ENV) ## show that the chaos suite convicts workers without fencing, deduplication or hand-over by closing

@@ -191,7 +191,12 @@ class BrokerClient:
                 return
             await self._declare_reply_queue()
             kept = KeptConsumer(
-                self._broker, self._reply_queue, PREFETCH, self._on_reply, declare=self._declare_reply_queue
+                self._broker,
+                self._reply_queue,
+                PREFETCH,
+                self._on_reply,
+                declare=self._declare_reply_queue,
+                is_replicated=False,
             )
             self._listening = asyncio.create_task(kept.run(), name="replies")
             self._listening.add_done_callback(self._on_listening_ended)

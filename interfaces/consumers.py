@@ -38,8 +38,15 @@ class Watch:
     lost_after: float = 60.0
 
 
+class _Stranded(QueueStranded):
+    """Not to be waited for."""
+
+
 class KeptConsumer:
-    """One queue's consumer. `declare` makes the queue where it is missing."""
+    """One queue's consumer. `declare` makes the queue where it is missing.
+
+    A queue that is not replicated is given up with `QueueStranded` while its node is down: whose it is takes another.
+    """
 
     def __init__(
         self,
@@ -50,8 +57,10 @@ class KeptConsumer:
         *,
         declare: Callable[[], Awaitable[None]],
         watch: Watch | None = None,
+        is_replicated: bool = True,
     ) -> None:
         self.queue = queue
+        self._is_replicated = is_replicated
         self._broker = broker
         self._prefetch = prefetch
         self._deliver = deliver
@@ -60,12 +69,22 @@ class KeptConsumer:
         self._missing_since: float | None = None
         self._channel: Channel | None = None
         self._delivered_on: Channel | None = None
+        self._reopened_at = float("-inf")
         self._consuming = asyncio.Event()
 
     @property
     def is_open(self) -> bool:
         """Whether there is a consumer now, by the library's word."""
         return self._channel is not None and self._channel.is_open
+
+    @property
+    def unsettled(self) -> list[float]:
+        """Event loop time of each delivery that is not acknowledged, the oldest first."""
+        return list(self._channel.unsettled.values()) if self._channel is not None and self.is_open else []
+
+    def is_settled(self, seconds: float) -> bool:
+        """Whether the consumer is there, and for so long where it was lost before."""
+        return self.is_open and asyncio.get_running_loop().time() - self._reopened_at >= seconds
 
     @property
     def is_delivering(self) -> bool:
@@ -79,22 +98,23 @@ class KeptConsumer:
     async def run(self) -> None:
         """Consume until cancelled, then close the channel. Raises `ConsumerLost` or `QueueStranded`."""
         try:
+            self._channel = await self._consume()
+            self._consuming.set()
             while True:
-                self._channel = await self._consume()
-                self._consuming.set()
                 logger.debug("consuming %s", self.queue)
                 await self._stay(self._channel)
                 logger.warning("consumer of %s lost, consuming again", self.queue)
+                self._channel = await self._consume()
+                self._reopened_at = asyncio.get_running_loop().time()
         finally:
             if self._channel is not None:
                 await self._channel.close()
 
     async def _consume(self) -> Channel:
         # `BrokerRefused` is retried too: the start-up checks have passed once, so this is a broker that is coming up
-        # or credentials on their way. `QueueStranded` is not: whose queue it is may take another one.
+        # or credentials on their way.
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type((BrokerUnavailable, BrokerRefused))
-            & retry_if_not_exception_type(QueueStranded),
+            retry=retry_if_exception_type((BrokerUnavailable, BrokerRefused)) & retry_if_not_exception_type(_Stranded),
             wait=wait_random_exponential(multiplier=0.1, max=5),
             before_sleep=self._log_attempt,
         )
@@ -103,8 +123,11 @@ class KeptConsumer:
     async def _try_to_consume(self) -> Channel:
         try:
             return await self._broker.consume(self.queue, self._prefetch, self._on_delivery)
-        except QueueStranded:
-            raise
+        except QueueStranded as error:
+            # A replicated queue says so too while its cluster starts, and is back when the others are.
+            if self._is_replicated:
+                raise
+            raise _Stranded(str(error)) from error
         except BrokerUnavailable:
             if await self._broker.queue_state(self.queue) is None:
                 self._note_missing()

@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Hashable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from uuid import uuid4
 
 from interfaces.brokers import Broker, Delivery
@@ -73,14 +74,13 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         self._concurrency = concurrency
         self._drain_timeout = drain_timeout
         self._watch = watch
-        self._settler = Settler(self._broker, self._queues, self.name)
+        self._settler = Settler(self._broker, self._queues, self.name, lambda s: self._connected().are_settled(s))
         self._markers = Markers(self._queues.passed)
         self._arrived: deque[Delivery] = deque()
         self._wake = asyncio.Event()
         self._is_open = False
         self._stopping = False
         self._taken: dict[str, deque[Request]] = {}
-        self._rejecting: set[asyncio.Task[None]] = set()
         self._wanted: frozenset[str] = frozenset(self.topology.shard_queues)
         self._shards: Shards | None = None
         self._is_connected = asyncio.Event()
@@ -159,6 +159,16 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         return self._shards.delivering if self._shards is not None else set()
 
     @property
+    def unsettled(self) -> dict[str, list[float]]:
+        """By request queue: event loop time of each delivery not acknowledged yet, the oldest first."""
+        return self._shards.unsettled if self._shards is not None else {}
+
+    @property
+    def settled(self) -> int:
+        """Requests answered or rejected, and acknowledged, since the interface was made."""
+        return self._settler.settled
+
+    @property
     def topology(self) -> Topology:
         """The topology as it is now."""
         return self._queues.topology
@@ -204,9 +214,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         await asyncio.sleep(timeout)
 
     def _keep(self, queue: str) -> KeptConsumer:
-        async def mend() -> None:
-            await self._queues.mend(queue)
-
+        mend = partial(self._queues.mend, queue)
         return KeptConsumer(self._broker, queue, self._prefetch, self._on_delivery, declare=mend, watch=self._watch)
 
     def _on_delivery(self, delivery: Delivery) -> None:
@@ -222,15 +230,8 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         try:
             return decode_request(delivery, self.topology)
         except RequestRejected as rejected:
-            task = asyncio.create_task(self._settler.reject(delivery, rejected), name="reject request")
-            self._rejecting.add(task)
-            task.add_done_callback(self._on_rejected)
+            self._settler.reject_aside(delivery, rejected)
             return None
-
-    def _on_rejected(self, task: asyncio.Task[None]) -> None:
-        self._rejecting.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a request that cannot be read could not be settled; it stays unacknowledged", exc_info=error)
 
     async def _turn(self, ctx_id: str, message: Message) -> None:
         request = self.current(ctx_id)
@@ -287,13 +288,11 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await self._lanes.drain()
-                    while self._rejecting:
-                        await asyncio.wait(self._rejecting)
+                    await self._settler.drain()
         finally:
             self.unfinished = await self._lanes.cancel()  # 3. Give up the rest; unacknowledged, they come again.
-            for task in self._rejecting:
-                task.cancel()
-            await asyncio.gather(polling, *self._rejecting, return_exceptions=True)
+            await self._settler.cancel()
+            await asyncio.gather(polling, return_exceptions=True)
             await self._markers.close()
             # 4. Close the channels: acks are on the wire before, and what is unacknowledged goes back in order.
             await self._connected().close()

@@ -50,7 +50,14 @@ class Replies:
         """Begin to listen; replies published from now on will come. Raises `BrokerUnavailable`, `BrokerRefused`."""
         if self._consuming is None:
             await self._declare()
-            kept = KeptConsumer(self._broker, self._queue, PREFETCH, self._arrived.put_nowait, declare=self._declare)
+            kept = KeptConsumer(
+                self._broker,
+                self._queue,
+                PREFETCH,
+                self._arrived.put_nowait,
+                declare=self._declare,
+                is_replicated=self._is_kept,
+            )
             self._consuming = asyncio.create_task(kept.run(), name=f"replies from {self._queue}")
 
     async def close(self) -> None:

@@ -4,13 +4,15 @@ A process that dies between the confirm and the ack leaves the request to be del
 letter to be published again. Nothing here decides what the outcome is.
 """
 
+import asyncio
 import logging
+from collections.abc import Callable
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from interfaces.brokers import Broker, Delivery, Outgoing
 from interfaces.dead_letters import dead_letter, without_own_headers
-from interfaces.envelope import Request, may_reply_to
+from interfaces.envelope import SERVER_NAMED, Request, may_reply_to
 from interfaces.errors import BrokerRefused, BrokerUnavailable, HeadersTooLarge, RequestRejected, Unroutable
 from interfaces.reply_bodies import DEFAULT_INTERFACE, encode_error_reply, interface_of, reply_outgoing
 from interfaces.request_queues import RequestQueues
@@ -21,15 +23,29 @@ OUTAGE_WAIT = wait_random_exponential(multiplier=0.05, max=5)
 """Seconds between attempts while the broker is away: soon at first, spread out when every worker waits."""
 
 
-class Settler:
-    """Publishes outcomes of requests, for as long as it takes, and acknowledges them."""
+WHOLE_SECONDS = 10.0
+"""For the last nodes of a cluster that was restarted to bring their queues."""
 
-    def __init__(self, broker: Broker, queues: RequestQueues, worker: str) -> None:
+
+class Settler:
+    """Publishes outcomes of requests, for as long as it takes, and acknowledges them.
+
+    :param worker: whom a dead letter names.
+    :param is_whole: whether the broker has been whole for so many seconds, as far as can be seen from here.
+    """
+
+    def __init__(
+        self, broker: Broker, queues: RequestQueues, worker: str, is_whole: Callable[[float], bool] = lambda _: True
+    ) -> None:
         self._broker = broker
+        self._is_whole = is_whole
         self._queues = queues
         self._topology = queues.topology  # Only names are read from it that are the same in every generation.
         self._worker = worker
+        self._aside: set[asyncio.Task[None]] = set()
         self._has_told_unheard = False
+        self.settled = 0
+        """Requests acknowledged."""
 
     async def answer(self, request: Request, body: bytes) -> None:
         """Publish the reply and acknowledge."""
@@ -38,6 +54,7 @@ class Settler:
             reply_outgoing(self._topology, request.delivery, request.ctx_id, body, interface), request.delivery
         )
         await request.delivery.channel.ack(request.delivery)
+        self.settled += 1
 
     async def reject(self, delivery: Delivery, rejected: RequestRejected, request: Request | None = None) -> None:
         """Keep the request as a dead letter, tell its sender, and acknowledge. `request` is there where it decoded."""
@@ -45,6 +62,29 @@ class Settler:
         await self._publish_dead_letter(dead_letter(self._topology, delivery, rejected, self._worker))
         await self._publish_error(delivery, rejected, request)
         await delivery.channel.ack(delivery)
+        self.settled += 1
+
+    def reject_aside(self, delivery: Delivery, rejected: RequestRejected) -> None:
+        """`reject` for a request that cannot be read, so is in no lane. Returns at once."""
+        task = asyncio.create_task(self.reject(delivery, rejected), name="reject request")
+        self._aside.add(task)
+        task.add_done_callback(self._on_rejected)
+
+    async def drain(self) -> None:
+        """Wait until everything rejected aside is settled."""
+        while self._aside:
+            await asyncio.wait(self._aside)
+
+    async def cancel(self) -> None:
+        """Give up what is still being rejected aside; unacknowledged, it comes again."""
+        for task in self._aside:
+            task.cancel()
+        await asyncio.gather(*self._aside, return_exceptions=True)
+
+    def _on_rejected(self, task: asyncio.Task[None]) -> None:
+        self._aside.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a request that cannot be read could not be settled; it stays unacknowledged", exc_info=error)
 
     async def _publish_error(self, delivery: Delivery, rejected: RequestRejected, request: Request | None) -> None:
         ctx_id = request.ctx_id if request else None
@@ -58,7 +98,7 @@ class Settler:
 
     async def _publish_reply(self, reply: Outgoing, delivery: Delivery) -> None:
         try:
-            await self._patiently(reply)
+            await self._until_heard(reply)
         except Unroutable:
             # Whoever asked is gone, or nobody listens. The turn stands; the reply stays in the context's outbox.
             # Said aloud once: where nobody listens on purpose, it is true of every reply.
@@ -69,6 +109,22 @@ class Settler:
                 reply.routing_key,
             )
             self._has_told_unheard = True
+
+    async def _until_heard(self, reply: Outgoing) -> None:
+        """Publish. Raises `Unroutable` where nobody listens.
+
+        The nodes of a RabbitMQ cluster that starts bring the bindings of the queues they led, each its own, and the
+        first one is connected to before the last one is there: until then a queue that exists gets nothing. An
+        exclusive queue has not survived that anyway.
+        """
+        while True:
+            was_whole = reply.routing_key.startswith(SERVER_NAMED) or self._is_whole(WHOLE_SECONDS)
+            try:
+                return await self._patiently(reply)
+            except Unroutable:
+                if was_whole:
+                    raise
+                await asyncio.sleep(WHOLE_SECONDS / 20)
 
     async def _publish_dead_letter(self, message: Outgoing) -> None:
         if not message.properties.message_id:

@@ -55,6 +55,15 @@ class Shards:
         """Those of them that have delivered something: the broker has made this their active consumer."""
         return {queue for queue, kept in self._kept.items() if kept.is_delivering and queue not in self._releasing}
 
+    @property
+    def unsettled(self) -> dict[str, list[float]]:
+        """By queue, where there are any: event loop time of each unacknowledged delivery, the oldest first."""
+        return {queue: times for queue, kept in self._kept.items() if (times := kept.unsettled)}
+
+    def are_settled(self, seconds: float) -> bool:
+        """Whether every queue has its consumer, and for so long where it was lost before."""
+        return all(kept.is_settled(seconds) for kept in self._kept.values())
+
     def may_start(self, channel: Channel) -> bool:
         """Whether a turn may still begin for what this channel delivered; otherwise that comes again elsewhere."""
         return channel.is_open and channel.queue not in self._releasing

@@ -19,7 +19,7 @@ SLOTS = 1024
 
 MAX_SHARDS = 256
 
-GENERATIONS_AHEAD = 32
+GENERATIONS_AHEAD = 16
 """How far later generations are looked for where the expected one does not exist."""
 
 ExchangeKind = Literal["direct", "topic", "fanout"]

@@ -72,15 +72,17 @@ class Generations(RequestQueues):
             self._reported.add(queue)
 
     async def _declare(self) -> None:
-        """Slots are bound only where a queue is missing, and its bindings with it.
+        """Slots are bound only where a queue is missing, and its bindings with it, and never while they move.
 
-        Bound by every worker that starts, they could go back to the old queues at the very moment they are moved.
+        Bound by every worker that starts, they could go back to the old queues at the very moment they are moved. And
+        bound to the new ones by a worker, after whoever changes the plan was killed, they would lead to where nobody
+        consumes yet.
         """
         while True:
             plan = self._plan
             missing = [queue for queue in self.topology.shard_queues if await self._broker.queue_state(queue) is None]
             try:
-                if missing:
+                if missing and not plan.moving:
                     await self._broker.apply(self.topology)
                 else:
                     await self._broker.declare(self.topology)

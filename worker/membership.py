@@ -9,11 +9,10 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from interfaces.errors import StoreUnavailable, Unavailable
 from interfaces.rabbitmq import RabbitMQMessengerInterface
 from worker.generations import Generations
+from worker.members import Identity, Member, Rate, read_members
 from worker.ranking import rank
 from worker.stores import ContextStore
 
@@ -32,19 +31,6 @@ BEATS_TO_BELIEVE = 4
 dead one is on the list for as long as its last heartbeat lasts, and its standby must not let go for it."""
 
 
-class Member(BaseModel):
-    """What a worker says of itself."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    consuming: list[str] = Field(default_factory=list)
-    """Request queues it is the owner of."""
-    beat: int = 0
-    """How often it has said so."""
-    subscribed: list[str] = Field(default_factory=list)
-    """Request queues it has a consumer on, those it only waits for included."""
-
-
 class Membership:
     """One worker's part in spreading the shards of `interface`."""
 
@@ -58,6 +44,8 @@ class Membership:
         self._letting_go: dict[str, float] = {}
         self._passed_over: dict[str, int] = {}
         self._beats = 0
+        self._identity = Identity()
+        self._rate = Rate()
         self.adapted = asyncio.Event()
         """Set once the first list of workers has been seen."""
 
@@ -83,9 +71,7 @@ class Membership:
             logger.info("could not withdraw, the others will notice within %g s: %s", LIFE_SECONDS, error)
 
     async def _beat(self) -> dict[str, Member] | None:
-        self._beats += 1
-        said = Member(consuming=self.owned, subscribed=self._interface.consumed, beat=self._beats)
-        announcing = self._store.announce(self._name, said.model_dump_json().encode(), LIFE_SECONDS)
+        announcing = self._store.announce(self._name, self._said().model_dump_json().encode(), LIFE_SECONDS)
         try:
             living, _ = await asyncio.gather(announcing, self._generations.refresh())
         except Unavailable as error:  # of the broker too: it is asked where the store has lost the plan
@@ -95,7 +81,21 @@ class Membership:
             # Back again, the list holds only who was quickest to announce itself: wait until everybody has.
             self._frozen_until = now + LIFE_SECONDS
             return None
-        return {name: _read(name, info) for name, info in living.items()}
+        return read_members(living)
+
+    def _said(self) -> Member:
+        now = asyncio.get_running_loop().time()
+        self._beats += 1
+        unsettled = self._interface.unsettled
+        return self._identity.member(
+            beat=self._beats,
+            consuming=self.owned,
+            subscribed=self._interface.consumed,
+            turns=self._interface.settled,
+            rate=self._rate.update(now, self._interface.settled),
+            unsettled={queue: len(times) for queue, times in unsettled.items()},
+            oldest={queue: round(now - times[0], 3) for queue, times in unsettled.items()},
+        )
 
     def _adapt(self, members: Mapping[str, Member]) -> set[str]:
         """The queues to consume from now on. Notes which of them this worker owns."""
@@ -152,11 +152,3 @@ class Membership:
         in_line = [name for name, member in others.items() if shard in member.subscribed]
         now = asyncio.get_running_loop().time()
         return in_line == [successor] or now - self._letting_go.setdefault(shard, now) > HAND_OVER_SECONDS
-
-
-def _read(name: str, info: bytes) -> Member:
-    try:
-        return Member.model_validate_json(info)
-    except ValidationError as error:
-        logger.warning("worker %r says of itself what cannot be read: %s", name, error)
-        return Member()

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from interfaces.brokers.nodes import node_urls, require_one_broker
 from interfaces.errors import SettingsInvalid
 from interfaces.topology import DEFAULT_MAX_LENGTH, MAX_SHARDS, Topology
+from worker.stores.address import CLUSTER, SENTINEL, UNREADABLE, parse_address
 
 ENV_PREFIX = "SWITCHBOARD_"
 NAMESPACE_PATTERN = r"^[A-Za-z0-9_-]{1,40}$"
@@ -31,7 +32,8 @@ class Settings(BaseSettings):
     )
     redis_url: SecretStr = Field(
         default=SecretStr("memory://"),
-        description="Redis: redis://:password@host:6379/0, rediss://..., or memory:// inside this process.",
+        description="Redis: redis://:password@host:6379/0, redis+sentinel://:password@host1:26379,host2:26379/primary, "
+        "redis+cluster://:password@host1:6379,host2:6379, the same with rediss, or memory:// inside this process.",
     )
     namespace: Annotated[str, Field(pattern=NAMESPACE_PATTERN)] = Field(
         default="switchboard", description="Prefix of every exchange, queue and key."
@@ -78,8 +80,11 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _redis_scheme(cls, value: SecretStr) -> SecretStr:
-        return _with_scheme(value, ("redis", "rediss", "unix", "memory"))
+    def _redis_address(cls, value: SecretStr) -> SecretStr:
+        if "+" in value.get_secret_value().partition("://")[0]:
+            parse_address(value.get_secret_value())
+            return value
+        return _with_scheme(value, ("redis", "rediss", "unix", "memory"), (*SENTINEL, *CLUSTER))
 
     @model_validator(mode="after")
     def _outbox_covers_prefetch(self) -> "Settings":
@@ -128,7 +133,7 @@ def _name(location: tuple[int | str, ...]) -> str:
     return ENV_PREFIX + str(location[0]).upper() if location else "combination"
 
 
-def _with_scheme(value: SecretStr, schemes: tuple[str, ...]) -> SecretStr:
+def _with_scheme(value: SecretStr, schemes: tuple[str, ...], others: tuple[str, ...] = ()) -> SecretStr:
     # The value may hold a password, so no error repeats it: neither ours nor, as its cause, what `urlsplit` raises.
     try:
         parts = urlsplit(value.get_secret_value())
@@ -136,10 +141,7 @@ def _with_scheme(value: SecretStr, schemes: tuple[str, ...]) -> SecretStr:
     except ValueError:
         is_readable = False
     if not is_readable:
-        raise ValueError(
-            "the URL cannot be read: host and port must be valid, and any of / ? # @ : [ ] % in a user name or "
-            "password written as %2F %3F %23 %40 %3A %5B %5D %25"
-        )
+        raise ValueError(UNREADABLE)
     if parts.scheme not in schemes:
-        raise ValueError("the URL must begin with " + " or ".join(f"{scheme}://" for scheme in schemes))
+        raise ValueError("the URL must begin with " + " or ".join(f"{scheme}://" for scheme in schemes + others))
     return value

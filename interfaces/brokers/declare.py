@@ -16,7 +16,7 @@ from pamqp import commands
 
 from interfaces.brokers.mapping import amqp_errors
 from interfaces.errors import BrokerRefused
-from interfaces.topology import GENERATIONS_AHEAD, SLOTS, Arguments, Topology
+from interfaces.topology import SLOTS, Arguments, Topology
 
 OLDEST_RABBITMQ = (3, 10)
 """First version with at-least-once dead-lettering and a delivery limit that keeps messages at the head."""
@@ -60,13 +60,16 @@ async def find_queue(connection: AbstractConnection, queue: str) -> commands.Que
         await channel.close()
 
 
-async def declare(connection: AbstractConnection, topology: Topology, *, is_known: bool = False) -> None:
+async def declare(
+    connection: AbstractConnection, topology: Topology, *, is_known: bool = False, look_ahead: int = 1
+) -> None:
     """Declare exchanges and queues of `topology`. Repeatable; raises `BrokerRefused` on any difference.
 
     `is_known` tells that this process declared it before: a last queue that is missing was lost since then.
+    `look_ahead` is how many later generations are looked for where this one is not there.
     """
     check_version(connection)
-    await _refuse_later_generation(connection, topology)
+    await _refuse_later_generation(connection, topology, look_ahead)
     if not is_known:
         await _refuse_other_shard_count(connection, topology)
     channel = await raw_channel(connection)
@@ -120,14 +123,14 @@ async def _for_slots(
         await asyncio.gather(*(change_some(share) for share in shares if share))
 
 
-async def _refuse_later_generation(connection: AbstractConnection, topology: Topology) -> None:
+async def _refuse_later_generation(connection: AbstractConnection, topology: Topology, look_ahead: int) -> None:
     """Queues of an old generation, declared and bound again, would take requests that nobody consumes.
 
     Beside an existing generation there is at most the next one. Where this one is not there at all, it may be the first
     of a new namespace or one that is long gone: then later ones are looked for further.
     """
     exists = await find_queue(connection, topology.shard_queue(0)) is not None
-    for later in range(1, 2 if exists else GENERATIONS_AHEAD + 1):
+    for later in range(1, 2 if exists else look_ahead + 1):
         queue = replace(topology, generation=topology.generation + later).shard_queue(0)
         if await find_queue(connection, queue) is not None:
             raise BrokerRefused(

@@ -19,7 +19,7 @@ from interfaces.brokers.mapping import CONNECTION_LOST, amqp_errors
 from interfaces.brokers.properties import from_amqp
 from interfaces.brokers.publisher import Publisher
 from interfaces.errors import BrokerRefused, BrokerUnavailable
-from interfaces.topology import Topology, reply_queue_arguments
+from interfaces.topology import GENERATIONS_AHEAD, Topology, reply_queue_arguments
 
 tolerant_decoding.install()
 
@@ -109,7 +109,8 @@ class RabbitMQBroker:
         """Declare `topology`; see `interfaces.brokers.declare`."""
         connection = await self._publishing.get()
         with amqp_errors("declaring the topology"):
-            await declare.declare(connection, topology, is_known=topology in self._declared)
+            is_known = topology in self._declared
+            await declare.declare(connection, topology, is_known=is_known, look_ahead=GENERATIONS_AHEAD)
             await declare.bind_slots(connection, topology)
         self._declared.add(topology)
 

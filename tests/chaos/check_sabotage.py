@@ -8,14 +8,16 @@ import gc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.chaos import nemesis
 from tests.chaos.checker import Kind
 from tests.chaos.nemesis import Fault
-from tests.chaos.run import Plan, Verdict, run
+from tests.chaos.run import run
 from tests.chaos.sabotaged_worker import Safeguard
+from tests.chaos.verdict import Plan, Verdict
 from tests.chaos.world import WORKER, World
 
 pytestmark = pytest.mark.timeout(420)
@@ -79,7 +81,7 @@ async def test_the_real_worker_is_acquitted_with_the_smallest_windows_allowed(tm
 
 
 async def spring(trap: Trap, directory: Path, worker: tuple[str, ...]) -> Verdict:
-    settings = dict(trap.settings)
+    settings: dict[str, Any] = dict(trap.settings)
     async with World(directory, workers=3, worker=worker, app="tests.chaos.bot:answer_slowly", **settings) as world:
         verdict = await run(trap.plan, world, directory, tracks=trap.tracks)
     gc.collect()

@@ -8,14 +8,14 @@ import json
 from hashlib import sha1
 from typing import Any
 
-from worker import membership
+from worker import members
 from worker.cli import main
 from worker.stores import pipelining
 
 KNOWN_FROM_THE_BEGINNING = ("consuming", "subscribed")
 
 
-class OtherMember(membership.Member):
+class OtherMember(members.Member):
     """Says less than a worker of this version, and more."""
 
     def model_dump_json(self, **options: Any) -> str:
@@ -33,6 +33,6 @@ class OtherScript(pipelining.Script):
 
 
 if __name__ == "__main__":
-    vars(membership)["Member"] = OtherMember
+    vars(members)["Member"] = OtherMember
     vars(pipelining)["Script"] = OtherScript  # before the store, which names its scripts when it is imported
     main()

@@ -13,71 +13,24 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
-from tests.chaos.checker import Kind, Violation, check
+from tests.chaos.checker import Kind, check
 from tests.chaos.history import Recorder, Replied, read
-from tests.chaos.nemesis import TRACKS, Fault, Nemesis
+from tests.chaos.nemesis import SENTINEL_TRACKS, TRACKS, Fault, Nemesis
+from tests.chaos.report import page
 from tests.chaos.traffic import Collector, Publishers, read_contexts
+from tests.chaos.verdict import Plan, Verdict
 from tests.chaos.world import World
+from tests.services.servers import version_at
 
 STALL_SECONDS = 45.0
 """Without any confirm or reply, though all is healed, before a run counts as hung. Reconnecting waits at most 5 s, a
 dead connection is noticed within 4 s, and a worker notices in twice its watch that it lost a consumer."""
 
 PROGRESS_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much of everything."""
-
-    seconds: float = 180.0
-    seed: int = 1
-    contexts: int = 200
-    rate: float = 100.0
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What came out."""
-
-    plan: Plan
-    confirmed: int = 0
-    given_up: int = 0
-    turns: int = 0
-    replies: int = 0
-    repeated_replies: int = 0
-    drained_in: float = 0.0
-    faults: dict[str, int] = field(default_factory=dict)
-    diary: list[str] = field(default_factory=list)
-    hung: str = ""
-    """What did not come to an end, with what is known of it."""
-    unasked_ends: list[str] = field(default_factory=list)
-    violations: list[Violation] = field(default_factory=list)
-
-    @property
-    def holds(self) -> bool:
-        """Whether every promise held."""
-        return not (self.hung or self.unasked_ends or self.violations)
-
-    def __str__(self) -> str:
-        faults = ", ".join(f"{count} x {name}" for name, count in sorted(self.faults.items()))
-        kinds = Counter(str(violation.kind) for violation in self.violations)
-        lines = [
-            f"seed {self.plan.seed}: {self.confirmed} confirmed and {self.given_up} given up, {self.turns} turns in "
-            f"{self.plan.contexts} contexts, {self.replies} replies ({self.repeated_replies} of them repeated)",
-            f"faults: {faults or 'none'}; drained in {self.drained_in:.1f} s after the last",
-            *([f"HUNG: {self.hung}"] if self.hung else []),
-            *self.unasked_ends,
-            *(str(violation) for violation in self.violations[:20]),
-            *([f"violations: {dict(kinds)}"] if kinds else []),
-            "every promise held" if self.holds else "VIOLATED",
-        ]
-        return "\n".join(lines)
 
 
 async def run(
@@ -90,7 +43,7 @@ async def run(
         publishers = Publishers(
             world.publishers_url, world.topology, sending, contexts=plan.contexts, rate=plan.rate, seed=plan.seed
         )
-        async with Collector(world.broker.url, world.topology, replying) as collector, publishers:
+        async with Collector(world.cluster.url, world.topology, replying) as collector, publishers:
             showing = asyncio.create_task(_show_progress(publishers, collector, nemesis)) if tell else None
             try:
                 await nemesis.run(plan.seconds)
@@ -163,7 +116,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=Plan.rate, help="requests a second over all contexts")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--shards", type=int, default=8)
-    parser.add_argument("--report", type=Path, help="file for the verdict as JSON")
+    parser.add_argument("--sentinel", action="store_true", help="Redis with a replica and sentinels, and fail-overs")
+    parser.add_argument("--report", type=Path, help="Markdown file for the verdict")
     return parser.parse_args()
 
 
@@ -180,11 +134,17 @@ async def main(arguments: argparse.Namespace) -> int:
     # Clients log every outage, and outages are what a run is made of.
     logging.basicConfig(filename=directory / "suite.log", format="%(asctime)s %(name)s %(message)s")
     logging.captureWarnings(capture=True)
-    async with World(directory, workers=arguments.workers, shards=arguments.shards) as world:
-        verdict = await run(plan, world, directory)
+    tracks = SENTINEL_TRACKS if arguments.sentinel else TRACKS
+    async with World(
+        directory, workers=arguments.workers, shards=arguments.shards, sentinel=arguments.sentinel
+    ) as world:
+        verdict = await run(plan, world, directory, tracks=tracks)
+        versions = [await asyncio.to_thread(version_at, url) for url in world.server_urls]
+    (directory / "verdict.json").write_text(json.dumps(asdict(verdict), indent=2) + "\n")
     sys.stdout.write(f"{verdict}\n")
     if arguments.report is not None:
-        arguments.report.write_text(json.dumps(asdict(verdict), indent=2) + "\n")
+        command = f"python -m tests.chaos.run {' '.join(sys.argv[1:])}"
+        arguments.report.write_text(page(verdict, world, versions, command))
     return 0 if verdict.holds else 1
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.nemesis import TRACKS
-from tests.chaos.run import Plan, run
+from tests.chaos.run import run
+from tests.chaos.verdict import Plan
 from tests.chaos.world import World
 
 pytestmark = pytest.mark.timeout(420)

@@ -16,7 +16,7 @@ from interfaces.brokers import Delivery
 from interfaces.brokers.rabbitmq import RabbitMQBroker
 from interfaces.client import BrokerClient
 from interfaces.consumers import KeptConsumer, Watch
-from interfaces.errors import BrokerUnavailable
+from interfaces.errors import BrokerUnavailable, Unroutable
 from interfaces.topology import Topology
 from tests.chaos.checker import FoundContext, FoundTurn
 from tests.chaos.history import Confirmed, Recorder, Replied, Sent, now
@@ -29,6 +29,7 @@ LONGEST_BURST: Final = 6
 SHARE_OF_IMPATIENT: Final = 0.05
 IMPATIENT_SECONDS: Final = 0.3
 PATIENT_SECONDS: Final = 3600.0
+AGAIN_SECONDS: Final = 0.2
 REPLY_QUEUE: Final = "chaos.reply.collector"
 
 
@@ -92,13 +93,18 @@ class Publishers:
 
     async def _send(self, client: BrokerClient, ctx_id: str, request_id: str, patience: float) -> None:
         self._recorder.write(Sent(request_id, ctx_id, now()))
-        try:
-            await client.send(request_id, ctx_id, request_id=request_id, timeout=patience)
-        except BrokerUnavailable:
-            self.given_up.add(request_id)
-        else:
-            self._recorder.write(Confirmed(request_id, now()))
-            self.confirmed.add(request_id)
+        while True:
+            try:
+                await client.send(request_id, ctx_id, request_id=request_id, timeout=patience)
+            except Unroutable:  # Not every node of a cluster that was restarted has brought its queues yet.
+                await asyncio.sleep(AGAIN_SECONDS)
+            except BrokerUnavailable:
+                self.given_up.add(request_id)
+                return
+            else:
+                self._recorder.write(Confirmed(request_id, now()))
+                self.confirmed.add(request_id)
+                return
 
 
 class Collector:

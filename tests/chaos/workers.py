@@ -40,13 +40,25 @@ class WorkerSlot:
     name: str
     arguments: Sequence[str]
     settings: Mapping[str, str]
-    broker: Link
-    redis: Link
+    brokers: Sequence[Link]
+    """One to each node."""
+    redis: Link | None
+    """None where sentinels tell it the address of the primary, which no proxy is in front of."""
     log: Path
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever has a process of this slot down on purpose."""
     process: WorkerProcess | None = None
     unasked_ends: list[str] = field(default_factory=list)
+
+    @property
+    def links(self) -> list[Link]:
+        """Every way between it and the servers."""
+        return [*self.brokers, *([] if self.redis is None else [self.redis])]
+
+    @property
+    def is_connected_to_broker(self) -> bool:
+        """Whether it has a connection to any node."""
+        return any(link.connections for link in self.brokers)
 
     @property
     def running(self) -> WorkerProcess:
@@ -101,8 +113,8 @@ class WorkerSlot:
         if self.process is not None:
             await self.process.kill()
             self._keep_log(self.process)
-        await self.broker.close()
-        await self.redis.close()
+        for link in self.links:
+            await link.close()
 
     async def _ended(self, process: WorkerProcess) -> int:
         code = await process.ended()

@@ -15,9 +15,11 @@ from urllib.parse import urlsplit
 from interfaces.brokers.rabbitmq import RabbitMQBroker
 from interfaces.topology import Topology
 from tests.chaos.workers import Link, WorkerSlot
-from tests.services.local import PACKAGES, SEARCH_PATH, LocalBroker, LocalRedis
+from tests.services.local import PACKAGES, SEARCH_PATH, LocalRedis
 from tests.services.packages import require_programs
 from tests.services.processes import WorkerProcess
+from tests.services.rabbitmq_cluster import Cluster
+from tests.services.redis_sentinel import RedisWithSentinel
 from tests.services.servers import Server
 
 NAMESPACE: Final = "chaos"
@@ -33,12 +35,15 @@ RESHARD: Final = ("-m", "worker.cli", "topology", "reshard", "--shards")
 OTHER_VERSION: Final = ("-m", "tests.chaos.other_version", "run")
 
 
+FSYNC_ALWAYS: Final = ("--appendfsync", "always")
+
+
 class DurableRedis(LocalRedis):
     """A Redis that writes to its disk before it answers, so that a kill loses nothing it has said."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._command += ["--appendfsync", "always"]
+        self._command += FSYNC_ALWAYS
 
 
 class World:
@@ -50,6 +55,8 @@ class World:
         *,
         workers: int = 4,
         shards: int = 8,
+        nodes: int = 3,
+        sentinel: bool = False,
         worker: Sequence[str] = WORKER,
         app: str = "tests.chaos.bot:answer",
         prefetch: int = 32,
@@ -58,9 +65,10 @@ class World:
         require_programs(PACKAGES, SEARCH_PATH)
         self.directory = directory
         self.topology = Topology(namespace=NAMESPACE, shards=shards)
-        self.broker = LocalBroker()
-        self.redis = DurableRedis()
-        self.publishers = self._link("publishers' broker", self.broker)
+        self.cluster = Cluster(nodes)
+        self.redis = RedisWithSentinel(*FSYNC_ALWAYS) if sentinel else DurableRedis()
+        """Alone, or a primary with a replica and sentinels: then a turn counts once the replica has it too."""
+        self.publishers = self._broker_links("publishers")
         self._app = app
         self._worker = tuple(worker)
         self._settings = {
@@ -72,6 +80,7 @@ class World:
             "SWITCHBOARD_REDIS_TIMEOUT": str(REDIS_TIMEOUT_SECONDS),
             "SWITCHBOARD_DRAIN_TIMEOUT": str(DRAIN_SECONDS),
             "SWITCHBOARD_WATCH_EVERY": "1",
+            "SWITCHBOARD_DURABILITY": "replica" if sentinel else "primary",
         }
         self.slots = [self._slot(f"worker {number}") for number in range(workers)]
         self.shards = shards
@@ -82,12 +91,13 @@ class World:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as cleaning:
-            for server in (self.broker, self.redis):
-                cleaning.push_async_callback(asyncio.to_thread, server.remove_now)
-                await server.start()
+            cleaning.push_async_callback(self.cluster.remove)
+            cleaning.push_async_callback(asyncio.to_thread, self.redis.remove_now)
+            await asyncio.gather(asyncio.to_thread(self.cluster.start_now), self.redis.start())
             await self._declare()
-            await self.publishers.start()
-            cleaning.push_async_callback(self.publishers.close)
+            for link in self.publishers:
+                cleaning.push_async_callback(link.close)
+                await link.start()
             for slot in self.slots:
                 await self._open(slot, cleaning)
             for slot in self.slots:
@@ -105,12 +115,18 @@ class World:
     @property
     def publishers_url(self) -> str:
         """Where publishers reach RabbitMQ: through the link that faults are made in."""
-        return self._broker_url(self.publishers)
+        return _broker_url(self.publishers)
+
+    @property
+    def server_urls(self) -> list[str]:
+        """One RabbitMQ node, and one Redis."""
+        redis = self.redis.nodes[0] if isinstance(self.redis, RedisWithSentinel) else self.redis
+        return [self.cluster.nodes[0].url, redis.url]
 
     @property
     def links(self) -> list[Link]:
         """Every link."""
-        return [self.publishers, *(link for slot in self.slots for link in (slot.broker, slot.redis))]
+        return [*self.publishers, *(link for slot in self.slots for link in slot.links)]
 
     @property
     def unasked_ends(self) -> list[str]:
@@ -121,15 +137,15 @@ class World:
         """One more worker, started; whoever asks for it closes it."""
         self._guests += 1
         slot = self._slot(f"guest {self._guests}")
-        await slot.broker.start()
-        await slot.redis.start()
+        for link in slot.links:
+            await link.start()
         await self._start(slot)
         return slot
 
     async def begin_resharding(self, shards: int) -> WorkerProcess:
         """Start the command that changes the number of shards."""
         settings = self._settings | {
-            "SWITCHBOARD_AMQP_URL": self.broker.url,
+            "SWITCHBOARD_AMQP_URL": self.cluster.url,
             "SWITCHBOARD_REDIS_URL": self.redis.url,
         }
         del settings["SWITCHBOARD_SHARDS"]
@@ -157,18 +173,18 @@ class World:
 
     async def depths(self) -> dict[str, int]:
         """Messages of each queue, ready and unacknowledged."""
-        listed = await self.broker.rabbitmqctl("--quiet", "list_queues", "--no-table-headers", "name", "messages")
+        listed = await self.cluster.rabbitmqctl("--quiet", "list_queues", "--no-table-headers", "name", "messages")
         return {name: int(count) for name, count in (line.split("\t") for line in listed.splitlines() if line)}
 
     async def describe_queues(self) -> str:
         """What RabbitMQ tells of queues and consumers, for whoever must explain a run that hung."""
         columns = ("name", "messages_ready", "messages_unacknowledged", "consumers")
-        queues = await self.broker.rabbitmqctl("--quiet", "list_queues", *columns)
+        queues = await self.cluster.rabbitmqctl("--quiet", "list_queues", *columns)
         consumers = ("queue_name", "channel_pid", "active", "activity_status", "prefetch_count")
-        return queues + await self.broker.rabbitmqctl("--quiet", "list_consumers", *consumers)
+        return queues + await self.cluster.rabbitmqctl("--quiet", "list_consumers", *consumers)
 
     async def _declare(self) -> None:
-        broker = RabbitMQBroker(self.broker.url)
+        broker = RabbitMQBroker(self.cluster.url)
         await broker.open()
         try:
             await broker.apply(self.topology)
@@ -177,14 +193,15 @@ class World:
 
     async def _open(self, slot: WorkerSlot, cleaning: AsyncExitStack) -> None:
         cleaning.push_async_callback(slot.close)
-        await slot.broker.start()
-        await slot.redis.start()
+        for link in slot.links:
+            await link.start()
         await self._start(slot)
 
     async def _start(self, slot: WorkerSlot) -> None:
+        link = slot.redis
         slot.settings = self._settings | {
-            "SWITCHBOARD_AMQP_URL": self._broker_url(slot.broker),
-            "SWITCHBOARD_REDIS_URL": f"redis://{slot.redis.host}:{slot.redis.port}/0",
+            "SWITCHBOARD_AMQP_URL": _broker_url(slot.brokers),
+            "SWITCHBOARD_REDIS_URL": self.redis.url if link is None else f"redis://{link.host}:{link.port}/0",
         }
         await slot.start()
 
@@ -194,15 +211,19 @@ class World:
         await asyncio.gather(*self._supervising, return_exceptions=True)
 
     def _slot(self, name: str) -> WorkerSlot:
-        broker, redis = self._link(f"{name}'s broker", self.broker), self._link(f"{name}'s redis", self.redis)
+        brokers = self._broker_links(name)
+        redis = None if isinstance(self.redis, RedisWithSentinel) else self._link(f"{name}'s redis", self.redis)
         log = self.directory / f"{name.replace(' ', '-')}.log"
-        return WorkerSlot(name, (*self._worker, self._app), {}, broker, redis, log)
+        return WorkerSlot(name, (*self._worker, self._app), {}, brokers, redis, log)
+
+    def _broker_links(self, name: str) -> list[Link]:
+        return [self._link(f"{name}'s node {number}", node) for number, node in enumerate(self.cluster.nodes)]
 
     @staticmethod
     def _link(name: str, server: Server) -> Link:
         parts = urlsplit(server.url)
         return Link(name, parts.hostname or "", parts.port or 0)
 
-    @staticmethod
-    def _broker_url(link: Link) -> str:
-        return f"amqp://guest:guest@{link.host}:{link.port}/?heartbeat={HEARTBEAT_SECONDS}"
+
+def _broker_url(links: Sequence[Link]) -> str:
+    return ",".join(f"amqp://guest:guest@{link.host}:{link.port}/?heartbeat={HEARTBEAT_SECONDS}" for link in links)

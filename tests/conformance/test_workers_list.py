@@ -27,6 +27,17 @@ async def test_a_worker_that_is_silent_for_its_time_is_gone(store: ContextStore)
     await eventually(is_gone, "the silent worker is gone")
 
 
+async def test_who_lives_is_told_without_announcing_anybody(store: ContextStore) -> None:
+    assert await store.living() == {}
+    await store.announce("one", b"first", 60)
+    await store.announce("short", b"", 0.05)
+
+    async def is_gone() -> bool:
+        return await store.living() == {"one": b"first"}
+
+    await eventually(is_gone, "only who lives is told")
+
+
 async def test_a_worker_that_withdraws_is_gone_at_once(store: ContextStore) -> None:
     await store.announce("one", b"", 60)
     for _ in range(2):

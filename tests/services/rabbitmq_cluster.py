@@ -114,14 +114,20 @@ class Cluster:
         return {queue["name"]: numbers[queue["leader"]] for queue in await self._quorum_queues("leader")}
 
     async def in_sync(self) -> None:
-        """Return when every quorum queue has a replica up on every node. Raises `TimeoutError`."""
+        """Return when every replica of every quorum queue is up. Raises `TimeoutError`.
+
+        A queue that was declared while a node was away has no replica there.
+        """
         async with asyncio.timeout(IN_SYNC_SECONDS):
             while True:
-                queues = await self._quorum_queues("online")
-                if all(len(queue["online"]) == len(self.nodes) for queue in queues):
+                queues = await self._quorum_queues("members", "online")
+                if all(set(queue["online"]) == set(queue["members"]) for queue in queues):
                     return
 
-    async def _quorum_queues(self, column: str) -> list[dict[str, Any]]:
-        node = next(node for node in self.nodes if node.is_running)
-        listed = await node.rabbitmqctl("-q", "--formatter", "json", "list_queues", "name", "type", column)
+    async def rabbitmqctl(self, *args: str) -> str:
+        """What `rabbitmqctl ARGS` prints on the first node that runs. Raises `RuntimeError` where it fails."""
+        return await next(node for node in self.nodes if node.is_running).rabbitmqctl(*args)
+
+    async def _quorum_queues(self, *columns: str) -> list[dict[str, Any]]:
+        listed = await self.rabbitmqctl("-q", "--formatter", "json", "list_queues", "name", "type", *columns)
         return [queue for queue in json.loads(listed) if queue["type"] == "quorum"]

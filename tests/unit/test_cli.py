@@ -225,6 +225,11 @@ def test_schemas_describe_bodies_with_their_version() -> None:
         ("amqp://user:hunter2@host:5671/vhost?key=hunter2", "amqp://host:5671/vhost"),
         ("redis://:hunter2@[::1]:6379/0", "redis://[::1]:6379/0"),
         ("rediss://host", "rediss://host"),
+        (
+            "redis+sentinel://:hunter2@a:1,[::1]:2/name/3?sentinel_password=hunter2",
+            "redis+sentinel://a:1,[::1]:2/name/3",
+        ),
+        ("rediss+cluster://user:hunter2@a:1,b:2", "rediss+cluster://a:1,b:2"),
         ("unix:///run/redis.sock?password=hunter2", "unix:///run/redis.sock"),
         ("memory://", "memory://"),
     ],

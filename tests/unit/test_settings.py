@@ -56,6 +56,29 @@ def test_a_bad_url_is_refused_without_its_password_anywhere_in_the_error(field: 
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("redis+sentinel://:hunter2@host1,host2:26380", "the path of the URL must be the name"),
+        ("redis+sentinel://:hunter2@host1/primary/zero", "the path of the URL must be the name"),
+        ("redis+sentinel://:hunter2@host1,/primary", "the URL cannot be read"),
+        ("redis+sentinel://:hunter2@host1:0/primary", "the URL cannot be read"),
+        ("redis+sentinel://:hunter2/3@host1/primary", "the URL cannot be read"),
+        ("redis+sentinel://:hunter2@3@host1/primary", "the URL cannot be read"),
+        ("redis+cluster://:hunter2@host1:6379:1", "the URL cannot be read"),
+        ("redis+cluster://:hunter2@host1/1", "database 0 only"),
+        ("redis+cluster://host1?sentinel_password=hunter2", "for sentinels, and this URL names a cluster"),
+        ("redis+other://:hunter2@host1", "must begin with redis:// or rediss:// or unix:// or redis+sentinel://"),
+    ],
+)
+def test_a_bad_address_of_several_servers_is_refused_without_its_password(url: str, hint: str) -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        load_settings(redis_url=url)
+    assert hint in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
 def test_the_repr_of_settings_shows_no_password() -> None:
     settings = load_settings(amqp_url="amqp://user:hunter2@host", redis_url="redis://:hunter2@host")
     assert "hunter2" not in repr(settings)

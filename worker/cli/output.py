@@ -5,7 +5,7 @@ boxes appear on a terminal only, and no colour where NO_COLOR is set.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import click
@@ -29,8 +29,17 @@ Cell = tuple[str, str]
 
 def print_json(value: Any) -> None:
     """Print `value`, with pydantic models in it, as indented JSON."""
+    click.echo(_escaped(to_json(value, indent=2)))
+
+
+def json_line(value: Any) -> str:
+    """`value` as one line of JSON."""
+    return _escaped(to_json(value))
+
+
+def _escaped(json: bytes) -> str:
     # JSON escapes the control characters below 0x20 by itself; a terminal obeys these as well.
-    click.echo(_MORE_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", to_json(value, indent=2).decode()))
+    return _MORE_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", json.decode())
 
 
 def print_line(*cells: Cell | str, err: bool = False) -> None:
@@ -43,7 +52,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell | str]], nu
     """Print a table; the columns in `numbers` are aligned to the right."""
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        _print_plain(columns, rows, numbers)
+        click.echo("\n".join(plain_table(columns, rows, numbers)))
         return
     table = Table(box=ROUNDED, header_style="bold")
     for column in columns:
@@ -77,12 +86,14 @@ def _clean(cell: Cell | str) -> Cell:
     return printable(text), style
 
 
-def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[Cell | str]], numbers: Sequence[str]) -> None:
+def plain_table(columns: Sequence[str], rows: Sequence[Sequence[Cell | str]], numbers: Collection[str]) -> list[str]:
+    """The lines of a table in plain text; the columns in `numbers` are aligned to the right."""
     lines = [list(columns), *([_clean(cell)[0] for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
-    for line in lines:
-        padded = [
+    return [
+        "  ".join(
             text.rjust(width) if column in numbers else text.ljust(width)
             for text, width, column in zip(line, widths, columns, strict=True)
-        ]
-        click.echo("  ".join(padded).rstrip())
+        ).rstrip()
+        for line in lines
+    ]

@@ -16,15 +16,14 @@ from worker.stores.opening import open_store
 
 
 def shown(url: SecretStr) -> str:
-    """`url` for people to read: scheme, host, port and path of each server. User, password and query stay out."""
+    """`url` for people to read: scheme, all hosts with their ports, and path. User, password and query stay out."""
     return ",".join(map(_shown, node_urls(url.get_secret_value())))
 
 
 def _shown(url: str) -> str:
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{host}{port}{parts.path}"
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def is_memory(url: SecretStr) -> bool:

@@ -99,6 +99,9 @@ class ContextStore(Protocol):
     async def announce(self, worker: str, info: bytes, lives_for: float) -> dict[str, bytes]:
         """Say that `worker` lives for so many seconds by the store's clock; return what all that live said last."""
 
+    async def living(self) -> dict[str, bytes]:
+        """What all that live said last, without being one of them. For operators."""
+
     async def withdraw(self, worker: str) -> None:
         """Take a worker off that list, which is only ever a hint: who consumes is decided by the broker."""
 

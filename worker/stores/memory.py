@@ -121,8 +121,12 @@ class MemoryStore:
 
     async def announce(self, worker: str, info: bytes, lives_for: float) -> dict[str, bytes]:
         """See `ContextStore.announce`."""
+        self._workers[worker] = (self._clock() + lives_for, info)
+        return await self.living()
+
+    async def living(self) -> dict[str, bytes]:
+        """See `ContextStore.living`."""
         now = self._clock()
-        self._workers[worker] = (now + lives_for, info)
         self._workers = {name: said for name, said in self._workers.items() if said[0] > now}
         return {name: info for name, (_, info) in self._workers.items()}
 

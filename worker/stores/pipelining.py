@@ -8,6 +8,7 @@ Nothing is sent twice but what Redis answered with NOSCRIPT, so did not run. `Re
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha1
@@ -134,10 +135,16 @@ class TickPipeline:
                 await self._send_with_scripts(unknown)
             if any(isinstance(answer, ReadOnlyError) for answer in answers):
                 # A primary demoted by a failover answers READONLY for as long as its connections live.
-                await self._client.connection_pool.disconnect(inuse_connections=False)
+                await self._drop_idle_connections()
         except (RedisError, OSError) as error:
             for call in batch:
                 call.resolve(error)
+            # They lead where this one led. On a host that fell silent each would cost the next call another time limit.
+            await self._drop_idle_connections()
+
+    async def _drop_idle_connections(self) -> None:
+        with suppress(RedisError, OSError):
+            await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def _send_with_scripts(self, calls: Sequence[_Call]) -> None:
         # SCRIPT LOAD rather than EVAL: Redis 7.4 and later may evict scripts that came by EVAL.

@@ -14,21 +14,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from interfaces.errors import StoreRefused, TurnAbandoned, VersionConflict
 from worker.stores import Loaded, Retention, Turn
+from worker.stores.address import parse_address
+from worker.stores.clients import primary_client, server_client
 from worker.stores.pipelining import Script, TickPipeline
 from worker.stores.redis_errors import store_error
 
 CONNECTIONS = 4
 """Connections of one store: while one pipeline is being answered, the next ones can already travel."""
-
-HEALTH_CHECK_SECONDS = 30
-"""A connection idle for longer is tried with a PING before use."""
 
 OLDEST_VERSION = (7, 0)
 """Oldest version the scripts are tested with."""
@@ -40,10 +36,14 @@ _PEEK = Script.named("peek")
 _DELETE = Script.named("delete")
 _CLAIM = Script.named("claim")
 _ANNOUNCE = Script.named("announce")
+_LIVING = Script.named("living")
 _READ_PLAN = Script.named("read_plan")
 _CHANGE_PLAN = Script.named("change_plan")
 _NOTE_PASSED = Script.named("note_passed")
-_SCRIPTS = (_LOAD, _COMMIT, _FORGET_START, _PEEK, _DELETE, _CLAIM, _ANNOUNCE, _READ_PLAN, _CHANGE_PLAN, _NOTE_PASSED)
+_SCRIPTS = (
+    *(_LOAD, _COMMIT, _FORGET_START, _PEEK, _DELETE),
+    *(_CLAIM, _ANNOUNCE, _LIVING, _READ_PLAN, _CHANGE_PLAN, _NOTE_PASSED),
+)
 
 _UNSAFE = re.compile(r"[%{}\x00-\x1f\x7f]")
 
@@ -60,20 +60,11 @@ class RedisStore:
     """
 
     def __init__(self, url: str, namespace: str, retention: Retention, *, timeout: float = 5.0) -> None:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=timeout,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            socket_keepalive=True,
-            health_check_interval=HEALTH_CHECK_SECONDS,
-            # Else redis-py may repeat commands by itself. Ours may be repeated, but that is the caller's decision.
-            retry=Retry(NoBackoff(), 0),
-            decode_responses=False,
-            protocol=2,
-        )
-        self._client = Redis.from_pool(pool)
+        address = parse_address(url)
+        if address.primary is None:
+            self._client = server_client(address, timeout, CONNECTIONS)
+        else:
+            self._client = primary_client(address, timeout)
         self._pipeline = TickPipeline(self._client, CONNECTIONS)
         self._namespace = escape(namespace)
         self._workers = f"{self._namespace}:workers".encode()
@@ -155,7 +146,11 @@ class RedisStore:
         """See `ContextStore.announce`."""
         milliseconds = b"%d" % int(lives_for * 1000)
         said = await self._pipeline.script(_ANNOUNCE, self._workers, worker.encode(), info, milliseconds, self._ttl)
-        return {name.decode(): info for name, info in zip(said[::2], said[1::2], strict=True)}
+        return _by_name(said)
+
+    async def living(self) -> dict[str, bytes]:
+        """See `ContextStore.living`."""
+        return _by_name(await self._pipeline.script(_LIVING, self._workers))
 
     async def withdraw(self, worker: str) -> None:
         """See `ContextStore.withdraw`."""
@@ -177,6 +172,10 @@ class RedisStore:
     def key(self, ctx_id: str) -> bytes:
         """The one key of a context. The id in braces is what Redis Cluster places it by."""
         return f"{self._namespace}:ctx:{{{escape(ctx_id)}}}".encode()
+
+
+def _by_name(said: Sequence[bytes]) -> dict[str, bytes]:
+    return {name.decode(): info for name, info in zip(said[::2], said[1::2], strict=True)}
 
 
 def _numbered(turns: Sequence[bytes | None], last: int) -> dict[int, bytes]:

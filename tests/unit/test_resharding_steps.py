@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from interfaces.brokers import Outgoing, Properties
+from interfaces.brokers import Outgoing, Properties, QueueState
 from interfaces.brokers.memory import MemoryBroker, MemoryServer
 from interfaces.client import BrokerClient
 from interfaces.context import Context
@@ -16,7 +16,7 @@ from interfaces.errors import BrokerUnavailable, MisuseError, StoreUnavailable
 from interfaces.markers import marker
 from interfaces.topology import SLOTS, Topology, slot
 from tests.conformance.broker_probes import Inbox, eventually
-from worker import Settings, Worker, resharding
+from worker import Settings, Worker, membership, resharding
 from worker.generations import Generations
 from worker.plan import Generation, Plan
 from worker.records import read_context
@@ -124,6 +124,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resharding, "STRAGGLER_SECONDS", 0.0)
     monkeypatch.setattr(resharding, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(resharding, "SLOTS_A_STEP", 256)
+    monkeypatch.setattr(membership, "BEAT_SECONDS", 0.02)
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -259,6 +260,19 @@ async def test_an_old_queue_that_somebody_still_consumes_is_not_deleted(monkeypa
     with pytest.raises(BrokerUnavailable, match=r"g1\.001.*still consumed"):
         await Resharding(bench.broker, bench.store, BEFORE).run(3)
     assert await bench.broker.queue_state(BEFORE.shard_queue(1)) is not None
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+async def test_a_worker_that_starts_after_a_change_was_only_begun_moves_nothing(generation: int) -> None:
+    bench = Bench()
+    before = replace(BEFORE, generation=generation)
+    await bench.broker.open()
+    await bench.broker.apply(before)
+    await bench.store.change_plan(None, Plan.of(before).moved_to(3).write())
+    async with working(bench) as client:
+        await bench.send_to_all(client)
+        await bench.all_applied()
+        assert [await bench.broker.queue_state(queue) for queue in before.shard_queues] == [QueueState(0, 1)] * 2
 
 
 @pytest.mark.parametrize("moving", [False, True])

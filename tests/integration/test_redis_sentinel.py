@@ -1,0 +1,104 @@
+"""Redis with a replica and sentinels: whoever becomes the primary is found, and nothing hangs on the one before."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from interfaces.errors import StoreUnavailable
+from tests.integration.conftest import Report
+from tests.integration.redis_probes import load, numbered_turn
+from tests.services.local import SEARCH_PATH
+from tests.services.packages import require_programs
+from tests.services.redis_sentinel import (
+    DOWN_AFTER_MILLISECONDS,
+    FAILOVER_TIMEOUT_MILLISECONDS,
+    RedisWithSentinel,
+    wait_for,
+)
+from worker.stores import Retention
+from worker.stores.redis import RedisStore
+
+PATIENCE = 1.0
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisWithSentinel]:
+    require_programs({"redis-server": "redis-server"}, SEARCH_PATH)
+    servers = RedisWithSentinel()
+    try:
+        servers.start_now()
+        yield servers
+    finally:
+        servers.remove_now()
+
+
+@pytest.fixture
+async def store(redis: RedisWithSentinel) -> AsyncIterator[RedisStore]:
+    store = RedisStore(redis.url, "test", Retention(), timeout=PATIENCE)
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def commit_until_it_succeeds(store: RedisStore, number: int, *, ctx_id: str = "ctx") -> None:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await store.commit(numbered_turn(number, ctx_id=ctx_id))
+            except StoreUnavailable:
+                await asyncio.sleep(0.02)
+            else:
+                return
+
+
+async def test_a_killed_primary_is_followed_by_the_one_the_sentinels_choose(
+    redis: RedisWithSentinel, store: RedisStore, report: Report
+) -> None:
+    await asyncio.gather(*(load(store, "r1", ctx_id=f"ctx {number}") for number in range(1100)))  # every connection
+    await store.commit(numbered_turn(1))
+    started = time.monotonic()
+    killed = await asyncio.to_thread(redis.kill_primary)
+    with pytest.raises(StoreUnavailable):
+        await store.commit(numbered_turn(2))
+    await commit_until_it_succeeds(store, 2)
+    report(
+        f"{time.monotonic() - started:.2f} s from kill -9 of the primary to the first commit on the next "
+        f"(down-after-milliseconds {DOWN_AFTER_MILLISECONDS}, failover-timeout {FAILOVER_TIMEOUT_MILLISECONDS})"
+    )
+    assert redis.primary is not killed
+    assert (await load(store, "r3")).version == 2
+
+
+async def test_a_silent_primary_costs_one_time_limit_and_is_given_up(
+    redis: RedisWithSentinel, store: RedisStore
+) -> None:
+    await asyncio.gather(*(load(store, "r1", ctx_id=f"ctx {number}") for number in range(1100)))
+    silent = redis.primary
+    silent.freeze()
+    await asyncio.to_thread(redis.wait_failed_over, silent)
+    with pytest.raises(StoreUnavailable):  # a connection of before, whose other end is silent
+        await store.commit(numbered_turn(1))
+    await store.commit(numbered_turn(1))
+    silent.thaw()
+    await commit_until_it_succeeds(store, 2)
+    assert redis.primary.ask("HGET", store.key("ctx"), "v") == "2"
+
+
+async def test_a_demoted_primary_is_left_for_the_new_one(redis: RedisWithSentinel, store: RedisStore) -> None:
+    await asyncio.gather(*(load(store, "r1", ctx_id=f"ctx {number}") for number in range(1100)))
+    before = redis.primary
+    redis.sentinels[0].ask("SENTINEL", "FAILOVER", "switchboard")
+    await asyncio.to_thread(redis.wait_failed_over, before)
+    # Until it is demoted it takes writes, which are lost: see `test_durability` for turns that survive this.
+    await asyncio.to_thread(wait_for, "a demotion", lambda: before.info("replication")["role"] == "slave")
+    await commit_until_it_succeeds(store, 1)
+    assert redis.primary.ask("HGET", store.key("ctx"), "v") == "1"
+
+
+async def test_a_name_the_sentinels_do_not_know_is_told_with_the_ones_they_do(redis: RedisWithSentinel) -> None:
+    store = RedisStore(redis.url.replace("/switchboard/", "/other/"), "test", Retention(), timeout=PATIENCE)
+    with pytest.raises(StoreUnavailable, match=r"no primary 'other'.*knows 'switchboard' only"):
+        await store.open()
+    await store.close()
