@@ -92,7 +92,7 @@ class Stream:
         """The answers so far, by request queue, in the order in which they came."""
         return self._book.answers
 
-    def pids(self, queue: str) -> int:
+    def pid(self, queue: str) -> int:
         """The process that ran the last turn of a shard."""
         return self._book.answers[queue][-1].pid
 
