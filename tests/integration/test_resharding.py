@@ -23,8 +23,10 @@ from worker.records import read_context
 from worker.stores.redis import RedisStore
 
 BOT = "tests.bots.counting:answer"
-CONTEXTS = 60
+CONTEXTS = 30
 MOST_SHARDS = 32
+BURST = 3
+PATIENCE = 120.0
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -33,12 +35,15 @@ pytestmark = pytest.mark.timeout(180)
 async def later_generations(amqp_url: str, namespace: str) -> AsyncIterator[None]:
     """Delete their queues as well, after the workers have ended."""
     yield
-    for generation in (2, 3):
+    for generation in (2, 3, 4):
         await delete_everything(amqp_url, Topology(namespace, MOST_SHARDS, generation))
 
 
 class Traffic:
-    """Requests to every context, one after the other in each, from the start to `stop`."""
+    """Requests to every context in bursts, the last of each answered before the next burst, from the start to `stop`.
+
+    So it adapts to what the machine can do, and still each context has several requests on their way at any time.
+    """
 
     def __init__(self, client: BrokerClient) -> None:
         self._client = client
@@ -54,10 +59,16 @@ class Traffic:
     async def _publish(self, ctx_id: str) -> None:
         rng = random.Random(ctx_id)
         while not self._stopping:
-            text = f"{ctx_id}/{len(self.sent[ctx_id])}"
-            await self._client.send(text, ctx_id, request_id=text)
-            self.sent[ctx_id].append(text)
-            await asyncio.sleep(rng.uniform(0, 0.2))
+            for _ in range(rng.randint(0, BURST)):
+                text = self._next(ctx_id)
+                await self._client.send(text, ctx_id, request_id=text)
+            text = self._next(ctx_id)
+            await self._client.ask(text, ctx_id, request_id=text, timeout=PATIENCE)
+            await asyncio.sleep(rng.uniform(0, 0.5))
+
+    def _next(self, ctx_id: str) -> str:
+        self.sent[ctx_id].append(f"{ctx_id}/{len(self.sent[ctx_id])}")
+        return self.sent[ctx_id][-1]
 
 
 @asynccontextmanager
@@ -146,7 +157,7 @@ async def test_shards_become_more_and_fewer_in_traffic(
     for worker in workers:
         await worker.ready()
     async with traffic(client) as publishing:
-        for shards in (32, 16):
+        for shards in (8, 32, 16):
             output = await operator.reshard(shards)
             assert f"{shards} shards" in output
             # Workers that start now follow the plan, whatever their settings say.
@@ -154,13 +165,14 @@ async def test_shards_become_more_and_fewer_in_traffic(
     await all_applied(store, publishing.sent)
     assert f"SWITCHBOARD_SHARDS is {SHARDS}, and namespace {namespace!r} has 16 shards" in workers[-1].log
     assert await queues_of(broker, topology) == [False] * SHARDS
-    assert await queues_of(broker, Topology(namespace, 32, 2)) == [False] * 32
-    assert await queues_of(broker, Topology(namespace, 16, 3)) == [True] * 16
+    for generation, shards in ((2, 8), (3, 32)):
+        assert await queues_of(broker, Topology(namespace, shards, generation)) == [False] * shards
+    assert await queues_of(broker, Topology(namespace, 16, 4)) == [True] * 16
     dead = await broker.queue_state(topology.dead)
     assert dead is not None
     assert dead.messages == 0
     turns = sum(map(len, publishing.sent.values()))
-    report(f"{SHARDS} -> 32 -> 16 shards under {turns} turns; {repeated(workers)} requests deduplicated")
+    report(f"{SHARDS} -> 8 -> 32 -> 16 shards under {turns} turns; {repeated(workers)} requests deduplicated")
 
 
 async def test_a_change_that_is_killed_again_and_again_goes_on_where_it_was(
