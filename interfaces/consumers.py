@@ -29,6 +29,9 @@ REDECLARE_SECONDS = 1.0
 """Before a queue that was deleted is declared again: on RabbitMQ 3.10 the process that dead-letters for a quorum queue
 was seen to crash, with its supervisor, when a queue of the same name appeared while it was still ending."""
 
+RESTART_SECONDS = 2.0
+"""No broker restarts faster. One that is back sooner has lost a connection, or one node of several."""
+
 
 @dataclass(frozen=True, slots=True)
 class Watch:
@@ -83,7 +86,7 @@ class KeptConsumer:
         return list(self._channel.unsettled.values()) if self._channel is not None and self.is_open else []
 
     def is_settled(self, seconds: float) -> bool:
-        """Whether the consumer is there, and for so long where it was lost before."""
+        """Whether the consumer is there, and for so long where it was lost before for as long as a restart takes."""
         return self.is_open and asyncio.get_running_loop().time() - self._reopened_at >= seconds
 
     @property
@@ -104,8 +107,11 @@ class KeptConsumer:
                 logger.debug("consuming %s", self.queue)
                 await self._stay(self._channel)
                 logger.warning("consumer of %s lost, consuming again", self.queue)
+                lost_at = asyncio.get_running_loop().time()
                 self._channel = await self._consume()
-                self._reopened_at = asyncio.get_running_loop().time()
+                reopened_at = asyncio.get_running_loop().time()
+                if reopened_at - lost_at > RESTART_SECONDS:
+                    self._reopened_at = reopened_at
         finally:
             if self._channel is not None:
                 await self._channel.close()

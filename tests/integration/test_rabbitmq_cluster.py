@@ -4,6 +4,7 @@ Two real workers serve a cluster of three nodes; then the node that leads most s
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -95,15 +96,19 @@ async def test_losing_the_node_that_leads_shards_loses_doubles_and_reorders_noth
 
 @pytest.mark.timeout(300)
 async def test_who_asks_gets_an_answer_while_the_node_with_its_reply_queue_is_down(
-    cluster: Cluster, redis_url: str, topology: Topology
+    cluster: Cluster, redis_url: str, topology: Topology, report: Report
 ) -> None:
     """Such a queue is on one node alone; the client takes another one, and asks for what it still waits for again."""
     answered: Counter[int] = Counter()
     stop = asyncio.Event()
+    longest = 0.0
 
     async def ask(client: BrokerClient, user: int) -> None:
+        nonlocal longest
         while not stop.is_set():
+            asked = time.monotonic()
             reply = await client.ask("next", f"user {user}", timeout=20)
+            longest = max(longest, time.monotonic() - asked)
             answered[user] += 1
             assert reply.turn == answered[user]
 
@@ -127,6 +132,8 @@ async def test_who_asks_gets_an_answer_while_the_node_with_its_reply_queue_is_do
         finally:
             await cluster.start(node)
         stop.set()
+    report(f"longest wait for an answer {longest:.2f} s")
+    assert longest < PAUSE_SECONDS
 
 
 async def node_of_reply_queue(cluster: Cluster, topology: Topology) -> int:
