@@ -56,6 +56,10 @@ chaos-report: $(ENV) ## fifteen minutes of faults over 100,000 turns; writes doc
 	$(PYTHON) -m tests.chaos.run --seconds 900 --contexts 2000 --rate 170 --workers 6 \
 		--report docs/chaos-report.md $(if $(SEED),--seed $(SEED))
 
+.PHONY: availability
+availability: $(ENV) ## time without service around each fault; writes docs/availability.md (FAULT=kill for one)
+	$(PYTHON) -m tests.availability.run $(FAULT)
+
 .PHONY: scaling
 scaling: $(ENV) ## throughput against worker processes; writes docs/scaling.md and its plot
 	$(PYTHON) -m tests.scaling

@@ -16,6 +16,7 @@ from tests.availability.fleet import Fleet
 from tests.availability.stream import Stream, pauses
 from tests.chaos.history import now
 from tests.services.rabbitmq_cluster import Cluster
+from tests.services.redis_sentinel import RedisWithSentinel
 
 CALM_SECONDS: Final = 3.0
 WHOLE_SECONDS: Final = 90.0
@@ -43,6 +44,7 @@ class Site:
     stream: Stream
     queues: Collection[str]
     cluster: Cluster | None = None
+    redis: RedisWithSentinel | None = None
 
     def owned_by(self, pid: int) -> list[str]:
         """Shards whose last turn ran in this process."""
@@ -146,6 +148,19 @@ async def lose_node(site: Site, repetition: int) -> list[Sample]:
     return samples
 
 
+async def fail_over(site: Site, repetition: int) -> list[Sample]:
+    """SIGKILL to the primary Redis; sentinels make the replica the primary."""
+    assert site.redis is not None
+    began = now()
+    lost = await asyncio.to_thread(site.redis.kill_primary)
+    await asyncio.to_thread(site.redis.wait_failed_over, lost)
+    await site.stream.answered(now())
+    samples = site.samples("redis", repetition, site.queues, began)
+    await site.redis.start()
+    await site.whole()
+    return samples
+
+
 @dataclass(frozen=True)
 class Measurement:
     """One fault, made so many times on servers and workers of its own."""
@@ -156,19 +171,21 @@ class Measurement:
     """What each row of the table is about."""
     workers: int = 2
     shards: int = 4
-    every: float = 0.01
+    every: float = 0.02
+    """Seconds between two requests to one shard."""
     nodes: int = 1
+    has_sentinels: bool = False
     heartbeat: int | None = None
     """Of AMQP, in seconds; the product's default where not given."""
 
 
 MEASUREMENTS: Final[Mapping[str, Measurement]] = {
     "none": Measurement(nothing, 10, {"none": "no fault, for comparison"}),
-    "planned": Measurement(planned, 10, {"leave": "a worker is stopped (SIGTERM)", "join": "a worker joins"}),
-    "kill": Measurement(kill, 20, {"kill": "`kill -9` of a worker, a standby waiting"}),
-    "freeze": Measurement(
-        freeze, 10, {"freeze": "SIGSTOP of a worker, AMQP heartbeat of 2 s"}, every=0.02, heartbeat=2
+    "planned": Measurement(
+        planned, 10, {"leave": "hand-over: a worker is stopped", "join": "hand-over: a worker joins"}
     ),
+    "kill": Measurement(kill, 20, {"kill": "`kill -9` of a worker, a standby waiting"}),
+    "freeze": Measurement(freeze, 10, {"freeze": "SIGSTOP of a worker, AMQP heartbeat 2 s"}, heartbeat=2),
     "node": Measurement(
         lose_node,
         10,
@@ -180,4 +197,5 @@ MEASUREMENTS: Final[Mapping[str, Measurement]] = {
         every=0.03,
         nodes=3,
     ),
+    "redis": Measurement(fail_over, 10, {"redis": "fail-over of Redis, declared down after 1 s"}, has_sentinels=True),
 }

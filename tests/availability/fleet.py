@@ -9,18 +9,18 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from math import ceil
 from types import TracebackType
 from typing import Final, Self
 
-import redis.asyncio
-
+from interfaces.errors import StoreUnavailable
 from interfaces.topology import Topology
 from tests.services.processes import WorkerProcess
+from worker.stores import Retention
+from worker.stores.redis import RedisStore
 
 SETTLE_SECONDS: Final = 60.0
-EXPIRY_DIGITS: Final = 13
-"""In front of what each worker says of itself in Redis."""
 
 
 class Fleet:
@@ -37,7 +37,7 @@ class Fleet:
         **settings: object,
     ) -> None:
         self._topology = topology
-        self._redis_url = redis_url
+        self._store = RedisStore(redis_url, topology.namespace, Retention())
         self._app = app
         self._size = size
         self._settings: Mapping[str, str] = {
@@ -88,10 +88,10 @@ class Fleet:
             raise AssertionError(f"the workers have not settled within {SETTLE_SECONDS} s:\n{logs}") from None
 
     async def _is_settled(self) -> bool:
-        async with redis.asyncio.Redis.from_url(self._redis_url) as client:
-            said = [
-                json.loads(entry[EXPIRY_DIGITS:]) for entry in await client.hvals(f"{self._topology.namespace}:workers")
-            ]
+        try:
+            said = [json.loads(info) for info in (await self._store.living()).values()]
+        except StoreUnavailable:
+            return False
         owners = Counter(queue for member in said for queue in member["consuming"])
         in_line = Counter(queue for member in said for queue in member["subscribed"])
         size, shards = len(self.pids), self._topology.shards
@@ -103,12 +103,12 @@ class Fleet:
         )
 
     async def __aenter__(self) -> Self:
-        try:
+        async with AsyncExitStack() as undoing:
+            undoing.push_async_callback(self._end)
+            await self._store.open()
             await asyncio.gather(*(self.start() for _ in range(self._size)))
             await self.settled()
-        except BaseException:
-            await self._end()
-            raise
+            undoing.pop_all()
         return self
 
     async def __aexit__(
@@ -118,3 +118,4 @@ class Fleet:
 
     async def _end(self) -> None:
         await asyncio.gather(*(worker.kill() for worker in self._workers.values()))
+        await self._store.close()

@@ -97,11 +97,25 @@ class Stream:
         return self._book.answers[queue][-1].pid
 
     async def answered(self, since: int, queues: Collection[str] | None = None) -> None:
-        """Return once every shard, or each of `queues`, has answered a request sent after `since`."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            for queue in self._topology.shard_queues if queues is None else queues:
-                while not (self.answers[queue] and self.answers[queue][-1].sent > since):  # noqa: ASYNC110 - to be asked
+        """Return once every shard, or each of `queues`, has answered a request sent after `since`.
+
+        Raises `AssertionError` that says where the stream has got to.
+        """
+        wanted = self._topology.shard_queues if queues is None else queues
+
+        def is_answered(queue: str) -> bool:
+            return bool(self.answers[queue]) and self.answers[queue][-1].sent > since
+
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not all(map(is_answered, wanted)):  # noqa: ASYNC110 - answers come by a collector's callback
                     await asyncio.sleep(0.02)
+        except TimeoutError:
+            late = {queue: len(self.answers[queue]) for queue in wanted if not is_answered(queue)}
+            raise AssertionError(
+                f"not within {PATIENCE_SECONDS:g} s: an answer of {late} (answers so far); "
+                f"events {self._book.counts}, {len(self._sending)} not confirmed"
+            ) from None
 
     async def stop(self) -> list[Violation]:
         """Send nothing more, wait until everything is answered, and judge the books."""

@@ -70,7 +70,7 @@ class Cluster:
         # The first one alone: nodes that start together wait for each other's lock with pauses of up to 8 s.
         first, *others = self.nodes
         first.start_now()
-        with ThreadPoolExecutor(len(others)) as pool:
+        with ThreadPoolExecutor() as pool:
             for started in [pool.submit(node.start_now) for node in others]:
                 started.result()
         status = json.loads(self.nodes[0].rabbitmqctl_now("-q", "--formatter", "json", "cluster_status"))
