@@ -56,7 +56,7 @@ class OrderedPublisher:
         except TimeoutError as error:
             raise BrokerUnavailable(
                 f"request {request.properties.message_id!r} of context {ctx_id!r} was not confirmed within "
-                f"{seconds:g} s: {last or 'no confirm yet, for it or for an earlier request of this context'}"
+                f"{round(seconds, 2):g} s: {last or 'no confirm yet, for it or for an earlier request of this context'}"
             ) from error
 
     @asynccontextmanager
