@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 from interfaces.brokers import Delivery, Outgoing, Properties
+from interfaces.errors import SwitchboardError
 from interfaces.topology import Topology
 
 logger = logging.getLogger(__name__)
@@ -56,8 +57,15 @@ class Markers:
         # Asked again and again, as it happens once in the life of a queue: acks need not tell anybody.
         while channel.is_open and next(iter(channel.unsettled), delivery.tag) != delivery.tag:  # noqa: ASYNC110
             await asyncio.sleep(POLL_SECONDS)
-        if channel.is_open:
+        if not channel.is_open:
+            return
+        try:
             await self._passed(channel.queue)
+        except SwitchboardError as error:
+            # Kept unacknowledged on an open channel, it would stand before every further marker.
+            logger.warning("marker of queue %s could not be reported and comes again: %s", channel.queue, error)
+            await channel.close()
+        else:
             logger.info("queue %s is passed: everything before its marker is settled", channel.queue)
             await channel.ack(delivery)
 

@@ -29,58 +29,57 @@ def rank(shards: Collection[str], consuming: Holdings, waiting: Holdings) -> dic
     workers every worker becomes primary of floor(N / W) or ceil(N / W) of them. Only shards move whose worker is gone,
     to its standby where that has room, or has more than its share.
     """
-    primary = _spread(shards, consuming, waiting, excluded={})
-    standby = _spread(shards, {worker: waiting.get(worker, ()) for worker in consuming}, {}, excluded=primary)
+    primary = _Spread(shards, consuming, waiting, excluded={}).placed
+    standby = _Spread(shards, {worker: waiting.get(worker, ()) for worker in consuming}, {}, excluded=primary).placed
     return {shard: Place(worker, standby.get(shard)) for shard, worker in primary.items()}
 
 
-def _spread(
-    shards: Collection[str], claims: Holdings, next_in_line: Holdings, *, excluded: Mapping[str, str]
-) -> dict[str, str]:
-    """A worker for each shard, any but the `excluded` one; none for a shard where there is no other."""
-    kept = _undisputed(shards, claims, excluded)
-    share, over = divmod(len(shards), len(claims))
-    # Who has most keeps the shards that cannot be shared out evenly: fewer move.
-    by_load = sorted(claims, key=lambda worker: (-len(kept[worker]), worker))
-    room = {worker: share + (place < over) for place, worker in enumerate(by_load)}
-    placed: dict[str, str] = {}
-    for worker in claims:
-        for shard in sorted(kept[worker], key=lambda shard: -_weight(worker, shard))[: room[worker]]:
-            placed[shard] = worker
-            room[worker] -= 1
-    for shard in sorted(set(shards) - placed.keys()):
-        others = [worker for worker in claims if worker != excluded.get(shard)]
-        if others:
-            _place(shard, others, placed, room, next_in_line, excluded)
-    return placed
+class _Spread:
+    """A worker for each shard in `placed`, any but the `excluded` one; none for a shard where there is no other."""
 
+    def __init__(
+        self, shards: Collection[str], claims: Holdings, next_in_line: Holdings, *, excluded: Mapping[str, str]
+    ) -> None:
+        self._next_in_line = next_in_line
+        self._excluded = excluded
+        self.placed: dict[str, str] = {}
+        kept = _undisputed(shards, claims, excluded)
+        share, over = divmod(len(shards), len(claims))
+        # Who has most keeps the shards that cannot be shared out evenly: fewer move.
+        by_load = sorted(claims, key=lambda worker: (-len(kept[worker]), worker))
+        self._room = {worker: share + (place < over) for place, worker in enumerate(by_load)}
+        for worker in claims:
+            for shard in sorted(kept[worker], key=lambda shard: -_weight(worker, shard))[: self._room[worker]]:
+                self._give(shard, worker)
+        for shard in sorted(set(shards) - self.placed.keys()):
+            if others := [worker for worker in claims if worker != excluded.get(shard)]:
+                self._give(shard, self._choose(shard, others))
 
-def _place(
-    shard: str,
-    others: Sequence[str],
-    placed: dict[str, str],
-    room: dict[str, int],
-    next_in_line: Holdings,
-    excluded: Mapping[str, str],
-) -> None:
-    """Give `shard` to one of `others`: who has room, is next in line, weighs most, in this order."""
+    def _give(self, shard: str, worker: str) -> None:
+        self.placed[shard] = worker
+        self._room[worker] -= 1
 
-    def preference(worker: str) -> tuple[bool, bool, int]:
-        return room[worker] > 0, shard in next_in_line.get(worker, ()), _weight(worker, shard)
+    def _choose(self, shard: str, others: Sequence[str]) -> str:
+        """One of `others` for `shard`: who has room, is next in line, weighs most, in this order."""
 
-    worker = max(others, key=preference)
-    if room[worker] <= 0:
-        # Only the excluded one has room left: it takes over another shard, from somebody who can have this one.
-        free = excluded[shard]
-        swaps = [other for other in sorted(placed) if placed[other] != free and excluded.get(other) != free]
-        if swaps:
-            swap = max(swaps, key=lambda other: _weight(free, other))
-            worker = placed[swap]
-            placed[swap] = free
-            room[worker] += 1
-            room[free] -= 1
-    placed[shard] = worker
-    room[worker] -= 1
+        def preference(worker: str) -> tuple[bool, bool, int]:
+            return self._room[worker] > 0, shard in self._next_in_line.get(worker, ()), _weight(worker, shard)
+
+        best = max(others, key=preference)
+        return best if self._room[best] > 0 else self._swapped(self._excluded[shard]) or best
+
+    def _swapped(self, free: str) -> str | None:
+        """Let `free`, the only one with room, take a shard from another; who that is, and has room now."""
+        swaps = [
+            shard for shard in sorted(self.placed) if self.placed[shard] != free and self._excluded.get(shard) != free
+        ]
+        if not swaps:
+            return None
+        swap = max(swaps, key=lambda shard: _weight(free, shard))
+        worker = self.placed[swap]
+        self._room[worker] += 1
+        self._give(swap, free)
+        return worker
 
 
 def _undisputed(shards: Iterable[str], claims: Holdings, excluded: Mapping[str, str]) -> dict[str, list[str]]:

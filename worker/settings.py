@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from interfaces.brokers.nodes import node_urls, require_one_broker
 from interfaces.errors import SettingsInvalid
 from interfaces.topology import DEFAULT_MAX_LENGTH, MAX_SHARDS, Topology
+from worker.stores import Durability
 from worker.stores.address import CLUSTER, SENTINEL, UNREADABLE, parse_address
 
 ENV_PREFIX = "SWITCHBOARD_"
@@ -63,6 +64,11 @@ class Settings(BaseSettings):
     drain_timeout: float = Field(default=20.0, ge=0, description="Seconds that running turns have to finish on stop.")
     publish_timeout: float = Field(default=10.0, gt=0, description="Seconds to wait for the broker's confirm.")
     redis_timeout: float = Field(default=5.0, gt=0, description="Seconds to wait for an answer of Redis.")
+    durability: Durability = Field(
+        default=Durability.PRIMARY,
+        description="What must have a turn before it is acknowledged: primary, replica, disk or replica-disk.",
+    )
+    replicas: int = Field(default=1, ge=1, le=100, description="Replicas that durability replica(-disk) waits for.")
     watch_every: float = Field(default=5.0, gt=0, description="Seconds between checks that the broker sees a consumer.")
     watch_lost_after: float = Field(
         default=60.0, gt=0, description="Seconds without a consumer, though connected, after which the process ends."
@@ -93,6 +99,12 @@ class Settings(BaseSettings):
                 f"outbox ({self.outbox}) must be at least prefetch ({self.prefetch}): a worker that takes over "
                 "must find the replies to everything its predecessor held"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _durability_needs_redis(self) -> "Settings":
+        if self.durability is not Durability.PRIMARY and self.redis_url.get_secret_value().startswith("memory:"):
+            raise ValueError(f"durability {self.durability.value} needs Redis: memory:// keeps nothing")
         return self
 
     @property

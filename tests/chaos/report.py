@@ -27,7 +27,7 @@ EXPLANATIONS: Mapping[str, str] = {
 }
 
 
-def page(verdict: Verdict, world: World, versions: Sequence[str], command: str) -> str:
+def page(verdict: Verdict, world: World, versions: Sequence[str]) -> str:
     """The page, in Markdown."""
     plan = verdict.plan
     faults = "\n".join(f"| {name} | {count} | {EXPLANATIONS[name]} |" for name, count in sorted(verdict.faults.items()))
@@ -36,9 +36,9 @@ def page(verdict: Verdict, world: World, versions: Sequence[str], command: str) 
     others = len(verdict.violations) - sum(kinds.values()) - doubled
     return f"""# A long chaos run
 
-Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}, with {", ".join(versions)}: {len(world.cluster.nodes)} RabbitMQ
-nodes, {len(world.slots)} workers, {plan.contexts} contexts, {plan.seconds:g} s of faults in four tracks side by side,
-seed {plan.seed}. All processes are real and local; every worker has proxies of its own to each server.
+Written by `make chaos-report SEED={plan.seed}` on {datetime.now(UTC):%Y-%m-%d}, with {", ".join(versions)}:
+{len(world.cluster.nodes)} RabbitMQ nodes, {len(world.slots)} workers, {plan.contexts} contexts, {plan.seconds:g} s of
+faults in four tracks side by side. All processes are real and local, and every worker has proxies of its own.
 
 | | |
 |---|---|

@@ -143,8 +143,7 @@ async def main(arguments: argparse.Namespace) -> int:
     (directory / "verdict.json").write_text(json.dumps(asdict(verdict), indent=2) + "\n")
     sys.stdout.write(f"{verdict}\n")
     if arguments.report is not None:
-        command = f"python -m tests.chaos.run {' '.join(sys.argv[1:])}"
-        arguments.report.write_text(page(verdict, world, versions, command))
+        arguments.report.write_text(page(verdict, world, versions))
     return 0 if verdict.holds else 1
 
 

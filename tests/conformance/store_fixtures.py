@@ -1,15 +1,18 @@
-"""The two stores of the conformance suite, each empty for every test.
+"""The stores of the conformance suite, each empty for every test: in memory, on one Redis, on a Redis Cluster.
 
 `open_store` gives a store with a retention of the test's choice, `store` one with the default. On Redis every test has
 a namespace of its own, whose keys are deleted afterwards, and a key without a TTL fails the test that left it.
 """
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from tests.conformance.store_probes import OpenStore, delete_namespace
+from tests.services.local import SEARCH_PATH
+from tests.services.packages import require_programs
+from tests.services.redis_cluster import RedisCluster
 from worker.stores import ContextStore, Retention
 from worker.stores.memory import MemoryStore
 from worker.stores.redis import RedisStore
@@ -23,10 +26,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.fixturenames = [*item.fixturenames, "servers"]
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(scope="session")
+def cluster_url() -> Iterator[str]:
+    """A Redis Cluster without replicas, which is there in two seconds."""
+    require_programs({"redis-server": "redis-server"}, SEARCH_PATH)
+    cluster = RedisCluster(has_replicas=False)
+    try:
+        cluster.start_now()
+        yield cluster.url
+    finally:
+        cluster.remove_now()
+
+
+@pytest.fixture(params=["memory", "redis", "cluster"])
 def store_url(request: pytest.FixtureRequest) -> str | None:
     """URL of the Redis to test, `None` for the memory store."""
-    return None if request.param == "memory" else str(request.getfixturevalue("redis_url"))
+    if request.param == "memory":
+        return None
+    return str(request.getfixturevalue("redis_url" if request.param == "redis" else "cluster_url"))
 
 
 @pytest.fixture

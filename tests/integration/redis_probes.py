@@ -14,6 +14,7 @@ from tests.conformance.store_probes import delete_namespace
 from tests.services.proxy import TcpProxy
 from worker.stores import Loaded, Retention, Turn
 from worker.stores.redis import RedisStore
+from worker.stores.servers import OneServer
 
 EPOCH = 1_700_000_000_000_000
 
@@ -63,6 +64,12 @@ def numbered_turn(number: int, *, ctx_id: str = "ctx") -> Turn:
         turns={number: b"turn %08d" % number},
         reply=b"reply %08d" % number,
     )
+
+
+def is_busy(store: RedisStore) -> bool:
+    """Whether a pipeline of a store on one server is under way."""
+    assert isinstance(store._pipeline, OneServer)
+    return bool(store._pipeline.server.pipeline._exchanges)
 
 
 async def command_calls(url: str) -> Mapping[str, int]:

@@ -16,6 +16,7 @@ from tests.integration.redis_probes import (
     calls_since,
     command_calls,
     eventually,
+    is_busy,
     load,
     numbered_turn,
     opened,
@@ -126,7 +127,7 @@ async def test_connections_cut_during_calls_fail_those_and_no_later_ones(link: L
     proxy, store = link
     proxy.pause()
     calls = [asyncio.create_task(load(store, "r1", ctx_id=f"ctx {n}")) for n in range(5)]
-    await eventually(lambda: bool(store._pipeline._exchanges))
+    await eventually(lambda: is_busy(store))
     await proxy.cut()
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 5
@@ -275,7 +276,7 @@ async def test_credentials_asked_for_later_are_refused_in_the_middle_of_the_work
     client, store = own
     await load(store, "r1")
     await client.execute_command("ACL", "SETUSER", "default", "resetpass", ">new")  # type: ignore[no-untyped-call]  # redis-py has no types here
-    await store._client.connection_pool.disconnect()
+    await store._pipeline.clients[0].connection_pool.disconnect()
     with pytest.raises(StoreRefused):
         await store.load("ctx", "r2", epoch=EPOCH, attempt="a", history=1)
     await client.execute_command("ACL", "SETUSER", "default", "nopass")  # type: ignore[no-untyped-call]  # redis-py has no types here
@@ -290,7 +291,7 @@ async def test_a_server_older_than_7_0_is_refused(
     async def info(_section: str) -> dict[str, str]:
         return {"redis_version": version}
 
-    monkeypatch.setattr(store._client, "info", info)
+    monkeypatch.setattr(store._pipeline.clients[0], "info", info)
     if accepted:
         await store.open()
     else:

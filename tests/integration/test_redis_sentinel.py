@@ -6,27 +6,29 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from interfaces.client import BrokerClient
 from interfaces.errors import StoreUnavailable
+from interfaces.topology import Topology
 from tests.integration.conftest import Report
+from tests.integration.redis_groups import PATIENCE, commit, insist, longest_pause_of_turns, opened_store
 from tests.integration.redis_probes import load, numbered_turn
 from tests.services.local import SEARCH_PATH
 from tests.services.packages import require_programs
+from tests.services.redis_node import wait_for
 from tests.services.redis_sentinel import (
     DOWN_AFTER_MILLISECONDS,
     FAILOVER_TIMEOUT_MILLISECONDS,
+    PRIMARY,
     RedisWithSentinel,
-    wait_for,
 )
 from worker.stores import Retention
 from worker.stores.redis import RedisStore
-
-PATIENCE = 1.0
 
 
 @pytest.fixture
 def redis() -> Iterator[RedisWithSentinel]:
     require_programs({"redis-server": "redis-server"}, SEARCH_PATH)
-    servers = RedisWithSentinel()
+    servers = RedisWithSentinel(replicas=2)
     try:
         servers.start_now()
         yield servers
@@ -36,21 +38,8 @@ def redis() -> Iterator[RedisWithSentinel]:
 
 @pytest.fixture
 async def store(redis: RedisWithSentinel) -> AsyncIterator[RedisStore]:
-    store = RedisStore(redis.url, "test", Retention(), timeout=PATIENCE)
-    await store.open()
-    yield store
-    await store.close()
-
-
-async def commit_until_it_succeeds(store: RedisStore, number: int, *, ctx_id: str = "ctx") -> None:
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                await store.commit(numbered_turn(number, ctx_id=ctx_id))
-            except StoreUnavailable:
-                await asyncio.sleep(0.02)
-            else:
-                return
+    async with opened_store(redis.url) as store:
+        yield store
 
 
 async def test_a_killed_primary_is_followed_by_the_one_the_sentinels_choose(
@@ -62,7 +51,7 @@ async def test_a_killed_primary_is_followed_by_the_one_the_sentinels_choose(
     killed = await asyncio.to_thread(redis.kill_primary)
     with pytest.raises(StoreUnavailable):
         await store.commit(numbered_turn(2))
-    await commit_until_it_succeeds(store, 2)
+    await insist(lambda: commit(store, 2), StoreUnavailable)
     report(
         f"{time.monotonic() - started:.2f} s from kill -9 of the primary to the first commit on the next "
         f"(down-after-milliseconds {DOWN_AFTER_MILLISECONDS}, failover-timeout {FAILOVER_TIMEOUT_MILLISECONDS})"
@@ -82,7 +71,7 @@ async def test_a_silent_primary_costs_one_time_limit_and_is_given_up(
         await store.commit(numbered_turn(1))
     await store.commit(numbered_turn(1))
     silent.thaw()
-    await commit_until_it_succeeds(store, 2)
+    await insist(lambda: commit(store, 2), StoreUnavailable)
     assert redis.primary.ask("HGET", store.key("ctx"), "v") == "2"
 
 
@@ -93,7 +82,7 @@ async def test_a_demoted_primary_is_left_for_the_new_one(redis: RedisWithSentine
     await asyncio.to_thread(redis.wait_failed_over, before)
     # Until it is demoted it takes writes, which are lost: see `test_durability` for turns that survive this.
     await asyncio.to_thread(wait_for, "a demotion", lambda: before.info("replication")["role"] == "slave")
-    await commit_until_it_succeeds(store, 1)
+    await insist(lambda: commit(store, 1), StoreUnavailable)
     assert redis.primary.ask("HGET", store.key("ctx"), "v") == "1"
 
 
@@ -102,3 +91,27 @@ async def test_a_name_the_sentinels_do_not_know_is_told_with_the_ones_they_do(re
     with pytest.raises(StoreUnavailable, match=r"no primary 'other'.*knows 'switchboard' only"):
         await store.open()
     await store.close()
+
+
+async def test_a_primary_is_lost_in_the_middle_of_turns_and_nothing_else_is(
+    redis: RedisWithSentinel, amqp_url: str, client: BrokerClient, topology: Topology, report: Report
+) -> None:
+    async def kill() -> None:
+        killed = await asyncio.to_thread(redis.kill_primary)
+        await asyncio.to_thread(redis.wait_failed_over, killed)
+
+    pause = await longest_pause_of_turns(amqp_url, redis.url, client, topology, kill)
+    report(f"longest time without a reply {pause:.2f} s (down-after-milliseconds {DOWN_AFTER_MILLISECONDS})")
+
+
+async def test_a_planned_fail_over_loses_no_turn_that_every_replica_had_to_have(
+    redis: RedisWithSentinel, amqp_url: str, client: BrokerClient, topology: Topology, report: Report
+) -> None:
+    async def demote() -> None:
+        before = redis.primary
+        redis.sentinels[0].ask("SENTINEL", "FAILOVER", PRIMARY)
+        await asyncio.to_thread(redis.wait_failed_over, before)
+
+    # Both: until the old primary is demoted, the replica that was not promoted still confirms what it takes in vain.
+    pause = await longest_pause_of_turns(amqp_url, redis.url, client, topology, demote, replicas=2)
+    report(f"longest time without a reply {pause:.2f} s")

@@ -14,6 +14,7 @@ from tests.integration.redis_probes import (
     calls_since,
     command_calls,
     eventually,
+    is_busy,
     load,
     numbered_turn,
     opened,
@@ -21,7 +22,8 @@ from tests.integration.redis_probes import (
 )
 from worker.stores import Retention
 from worker.stores.pipelining import MAX_CALLS
-from worker.stores.redis import CONNECTIONS, RedisStore
+from worker.stores.redis import RedisStore
+from worker.stores.servers import CONNECTIONS
 
 
 @pytest.fixture
@@ -164,7 +166,7 @@ async def test_a_cancelled_caller_does_not_disturb_the_others(store: RedisStore)
     tasks = [asyncio.create_task(load(store, "r1", ctx_id=f"ctx {n}")) for n in range(20)]
     await asyncio.sleep(0)
     tasks[3].cancel()  # before its pipeline was sent
-    await eventually(lambda: bool(store._pipeline._exchanges), pause=0)
+    await eventually(lambda: is_busy(store), pause=0)
     tasks[5].cancel()  # while it is under way
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     cancelled = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, asyncio.CancelledError)]
@@ -246,7 +248,7 @@ async def test_closing_gives_up_calls_under_way(redis_url: str) -> None:
     async with proxied(redis_url) as (proxy, via), opened(redis_url, via=via) as store:
         proxy.pause()
         calls = [asyncio.create_task(load(store, f"r{n}", ctx_id=f"ctx {n}")) for n in range(3)]
-        await eventually(lambda: bool(store._pipeline._exchanges))
+        await eventually(lambda: is_busy(store))
         started = time.monotonic()
         await store.close()
         outcomes = await asyncio.gather(*calls, return_exceptions=True)

@@ -1,84 +1,34 @@
-"""A Redis primary with a replica and three sentinels, as local processes that fail over within seconds.
+"""A Redis primary with replicas and three sentinels, as local processes that fail over within seconds.
 
 Each process has the guard of `local.py`, so none outlives the run. Time limits are as short as a busy machine allows; a
 fail-over by a killed primary takes DOWN_AFTER plus one election. Used by the fail-over tests and the chaos suite.
 """
 
-import os
-import signal
-import time
-from collections.abc import Callable
 from typing import Final
 
 import redis
 
-from tests.services.local import LocalServer
-from tests.services.servers import Server, free_port
+from tests.services.redis_node import RedisNode, wait_for
+from tests.services.servers import Server
 
 PRIMARY: Final = "switchboard"
 DOWN_AFTER_MILLISECONDS: Final = 1000
 FAILOVER_TIMEOUT_MILLISECONDS: Final = 3000
 SENTINELS: Final = 3
-FAIL_OVER_SECONDS: Final = 60
-
-
-class RedisNode(LocalServer):
-    """A `redis-server` on a port of its own, with options of the test's choice."""
-
-    def __init__(self, *options: str, name: str = "redis") -> None:
-        self.port = free_port()
-        super().__init__(name, f"redis://127.0.0.1:{self.port}/0", ["redis-server", *options])
-        self._command += ["--bind", "127.0.0.1", "--port", str(self.port)]
-
-    @property
-    def is_running(self) -> bool:
-        """Whether it was started and neither stopped nor killed."""
-        return self._guard is not None
-
-    def freeze(self) -> None:
-        """Let it do nothing, not even answer, until `thaw`."""
-        os.kill(self._pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let it go on."""
-        os.kill(self._pid, signal.SIGCONT)
-
-    def ask(self, *words: str | bytes | int) -> object:
-        """What it answers to a command."""
-        with redis.Redis(port=self.port, socket_timeout=10, decode_responses=True) as client:
-            answer: object = client.execute_command(*words)
-            return answer
-
-    def info(self, section: str) -> dict[str, str | int]:
-        """One section of its INFO."""
-        with redis.Redis(port=self.port, socket_timeout=10, decode_responses=True) as client:
-            return dict(client.info(section))
-
-
-def wait_for(what: str, condition: Callable[[], bool], seconds: float = FAIL_OVER_SECONDS) -> None:
-    """Return when `condition` holds; a server that does not answer yet counts as no. Raises `TimeoutError`."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if condition():
-                return
-        except (redis.RedisError, OSError):
-            pass
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:g} s: {what}")
-        time.sleep(0.02)
 
 
 class RedisWithSentinel(Server):
-    """All five. `start` returns when the replica is in step and every sentinel knows the others.
+    """All of them. `start` returns when every replica is in step and every sentinel knows the others.
 
-    `kill` and `stop` end all five; `kill_primary` only the primary. Data stay until `remove`.
+    `kill` and `stop` end them all, `kill_primary` the primary only. Data stay until `remove`. Where commits must be on
+    a replica, take two: one is promoted, and needs one itself. `options` are those of the data servers.
     """
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, replicas: int = 1) -> None:
         data = ("--save", "", "--appendonly", "yes", "--repl-diskless-sync-delay", "0", *options)
         self.nodes = [RedisNode(*data, name="redis-primary")]
-        self.nodes.append(RedisNode(*data, "--replicaof", f"127.0.0.1 {self.nodes[0].port}", name="redis-replica"))
+        follow = ("--replicaof", f"127.0.0.1 {self.nodes[0].port}")
+        self.nodes += [RedisNode(*data, *follow, name="redis-replica") for _ in range(replicas)]
         self.sentinels = [self._sentinel() for _ in range(SENTINELS)]
         hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
         self.url = f"redis+sentinel://{hosts}/{PRIMARY}/0"
@@ -91,10 +41,10 @@ class RedisWithSentinel(Server):
         return next(node for node in self.nodes if node.port == port)
 
     @property
-    def replica(self) -> RedisNode:
-        """The other one."""
+    def replicas(self) -> list[RedisNode]:
+        """The others."""
         primary = self.primary
-        return next(node for node in self.nodes if node is not primary)
+        return [node for node in self.nodes if node is not primary]
 
     def start_now(self) -> None:
         for server in (*self.nodes, *self.sentinels):
@@ -132,14 +82,14 @@ class RedisWithSentinel(Server):
 
     def _is_complete(self) -> bool:
         replication = self.primary.info("replication")
-        in_step = "online" in str(replication.get("slave0", ""))
-        return in_step and all(self._is_informed(sentinel) for sentinel in self.sentinels)
+        in_step = [n for n in range(len(self.nodes)) if replication.get(f"slave{n}", {}).get("state") == "online"]
+        return len(in_step) == len(self.nodes) - 1 and all(self._is_informed(sentinel) for sentinel in self.sentinels)
 
-    @staticmethod
-    def _is_informed(sentinel: RedisNode) -> bool:
+    def _is_informed(self, sentinel: RedisNode) -> bool:
         with redis.Redis(port=sentinel.port, socket_timeout=10, decode_responses=True) as client:
             state = client.sentinel_master(PRIMARY)
-        return state["num-other-sentinels"] == SENTINELS - 1 and state["num-slaves"] == 1 and not state["is_sdown"]
+        knows_all = (state["num-other-sentinels"], state["num-slaves"]) == (SENTINELS - 1, len(self.nodes) - 1)
+        return knows_all and not state["is_sdown"]
 
     @staticmethod
     def _primary_port(sentinel: RedisNode) -> int:

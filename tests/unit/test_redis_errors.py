@@ -6,12 +6,12 @@ import pytest
 from redis import exceptions as redis
 
 from interfaces.errors import RequestRejected, StoreRefused, StoreUnavailable
-from worker.stores.redis_errors import REFUSED, UNAVAILABLE, store_error
+from worker.stores.redis_errors import REFUSED, UNAVAILABLE, NotDurableError, store_error
 
 NEVER_RAISED = {
     redis.RedisError,  # bases
     redis.ResponseError,  # by the code it carries, below
-    redis.RedisClusterException,  # the cluster client's own: Switchboard talks to one server
+    redis.RedisClusterException,  # the cluster client's own, which is not used
     redis.SlotNotCoveredError,
     redis.CrossSlotTransactionError,
     redis.InvalidPipelineStack,
@@ -47,6 +47,8 @@ def test_every_class_of_redis_py_is_mapped_or_known_never_to_be_raised() -> None
         redis.MasterDownError("Link with MASTER is down"),
         redis.ResponseError("BUSY Redis is busy running a script."),
         redis.ResponseError("MISCONF Redis is configured to save RDB snapshots"),
+        redis.ResponseError("UNBLOCKED force unblock from blocking operation, instance state changed"),
+        NotDurableError("on 0 of 1 replicas"),
         redis.ResponseError("NOREPLICAS Not enough good replicas to write."),
     ],
 )

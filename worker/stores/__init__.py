@@ -12,6 +12,7 @@ new owner left in the context, is what stops it (docs/decisions/0005).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 
@@ -58,11 +59,27 @@ class Retention:
     """A context without a turn for this long is forgotten."""
 
 
+class Durability(StrEnum):
+    """Where a commit must have arrived before it counts. What each can lose: docs/durability.md."""
+
+    PRIMARY = "primary"
+    """The primary has answered."""
+    REPLICA = "replica"
+    """Replicas have it in memory."""
+    DISK = "disk"
+    """The primary has it on its disk."""
+    REPLICA_DISK = "replica-disk"
+    """The primary and replicas have it on their disks."""
+
+
 class ContextStore(Protocol):
     """Where contexts live. All methods but `close` raise `StoreUnavailable`; the same call may then be made again."""
 
     async def open(self) -> None:
-        """Connect and check the server. Raises `StoreRefused` (version, credentials) or `StoreUnavailable`."""
+        """Connect and check the server.
+
+        Raises `StoreRefused` (version, credentials, a durability it cannot give) or `StoreUnavailable`.
+        """
 
     async def close(self) -> None:
         """Close connections. Never raises, may be repeated."""

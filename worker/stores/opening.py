@@ -16,4 +16,11 @@ def open_store(settings: Settings) -> ContextStore:
         return MemoryStore(retention)
     from worker.stores.redis import RedisStore
 
-    return RedisStore(url, settings.namespace, retention, timeout=settings.redis_timeout)
+    return RedisStore(
+        url,
+        settings.namespace,
+        retention,
+        timeout=settings.redis_timeout,
+        durability=settings.durability,
+        replicas=settings.replicas,
+    )

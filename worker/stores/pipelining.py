@@ -1,8 +1,8 @@
-"""Calls to Redis made in the same tick of the event loop travel together: one pipeline, one write, one connection.
+"""Calls to one Redis made in the same tick of the event loop travel together: one pipeline, one write, one connection.
 
 While all connections are busy, calls wait and then go together too, so load makes pipelines longer, not more numerous.
 An error reply or a cancelled caller never touches the other calls of a pipeline; a lost connection fails them all.
-Nothing is sent twice but what Redis answered with NOSCRIPT, so did not run. `RedisStore` is the only caller.
+Nothing is sent twice but what Redis answered with NOSCRIPT, so did not run. `Server` is the only caller.
 """
 
 import asyncio
@@ -15,11 +15,12 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
+from redis import exceptions
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
-from interfaces.errors import StoreUnavailable
-from worker.stores.redis_errors import store_error
+from worker.stores.durability import Confirmation
+from worker.stores.redis_errors import NotDurableError
 
 MAX_CALLS = 256
 """Calls in one pipeline. Bounds the answers held in memory at once, and what one lost connection takes with it."""
@@ -39,10 +40,24 @@ class Script:
         return cls(source, sha1(source, usedforsecurity=False).hexdigest().encode())
 
 
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command on one key."""
+
+    words: tuple[bytes, ...]
+    key: bytes
+    script: Script | None = None
+
+    @classmethod
+    def of_script(cls, script: Script, key: bytes, *arguments: bytes) -> "Command":
+        """A call of `script` on its one key."""
+        return cls((b"EVALSHA", script.sha, b"1", key, *arguments), key, script)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Call:
-    words: tuple[bytes, ...]
-    script: Script | None
+    command: Command
+    is_asking: bool
     answer: asyncio.Future[Any]
 
     def resolve(self, answer: object) -> None:
@@ -55,48 +70,44 @@ class _Call:
 
 
 class TickPipeline:
-    """Sends commands over at most `connections` connections of `client`, those of one tick together and in order."""
+    """Sends commands over at most `connections` connections of `client`, those of one tick together and in order.
 
-    def __init__(self, client: Redis, connections: int) -> None:
+    With a `confirmation`, no answer of a pipeline counts before the copies of what it wrote are confirmed.
+    """
+
+    def __init__(self, client: Redis, connections: int, confirmation: Confirmation | None = None) -> None:
         self._client = client
         self._connections = connections
+        self._confirmation = confirmation
         self._waiting: deque[_Call] = deque()
         self._exchanges: set[asyncio.Task[None]] = set()
         self._flush_is_due = False
         self._closed = False
 
-    async def script(self, script: Script, key: bytes, *arguments: bytes) -> Any:
-        """Run `script` on its one key; the answer as Redis gave it. Raises what `store_error` makes of a failure."""
-        return await self._call((b"EVALSHA", script.sha, b"1", key, *arguments), script)
+    async def call(self, command: Command, *, is_asking: bool = False) -> Any:
+        """Run one command; the answer as Redis gave it, or the error: returned, not raised.
 
-    async def command(self, *words: bytes) -> Any:
-        """Run one command; the answer as Redis gave it. Raises what `store_error` makes of a failure."""
-        return await self._call(words, None)
-
-    async def close(self) -> None:
-        """Give up the calls not yet answered (`StoreUnavailable`) and take no more. Never raises, may be repeated."""
-        self._closed = True
-        while self._waiting:
-            self._waiting.popleft().fail(_closed())
-        for exchange in self._exchanges:
-            exchange.cancel()
-        await asyncio.gather(*self._exchanges, return_exceptions=True)
-
-    async def _call(self, words: tuple[bytes, ...], script: Script | None) -> Any:
+        One error may belong to many calls, and raising the same object in many tasks would mix their tracebacks.
+        `is_asking`: a cluster's node sent us here for this command alone.
+        """
         if self._closed:
-            raise _closed()
+            return closed()
         loop = asyncio.get_running_loop()
-        call = _Call(words, script, loop.create_future())
+        call = _Call(command, is_asking, loop.create_future())
         self._waiting.append(call)
         if not self._flush_is_due:
             self._flush_is_due = True
             loop.call_soon(self._flush)
-        # Failures arrive as values, for one may belong to many calls: raising the same exception object in many tasks
-        # would mix their tracebacks.
-        answer = await call.answer
-        if isinstance(answer, Exception):
-            raise store_error(answer) from answer
-        return answer
+        return await call.answer
+
+    async def close(self) -> None:
+        """Give up the calls not yet answered, with an error, and take no more. Never raises, may be repeated."""
+        self._closed = True
+        while self._waiting:
+            self._waiting.popleft().resolve(closed())
+        for exchange in self._exchanges:
+            exchange.cancel()
+        await asyncio.gather(*self._exchanges, return_exceptions=True)
 
     def _flush(self) -> None:
         self._flush_is_due = False
@@ -116,15 +127,16 @@ class TickPipeline:
 
     def _finish(self, batch: Sequence[_Call], exchange: asyncio.Task[None]) -> None:
         self._exchanges.discard(exchange)
-        failure = _closed() if exchange.cancelled() else exchange.exception()
-        if failure is not None:
-            for call in batch:
-                call.fail(failure)
+        for call in batch:
+            if exchange.cancelled():
+                call.resolve(closed())
+            elif (error := exchange.exception()) is not None:
+                call.fail(error)
         self._flush()
 
     async def _exchange(self, batch: Sequence[_Call]) -> None:
         try:
-            answers = await self._send([call.words for call in batch])
+            answers = await self._send(batch)
             unknown: list[_Call] = []
             for call, answer in zip(batch, answers, strict=True):
                 if isinstance(answer, NoScriptError):
@@ -133,7 +145,7 @@ class TickPipeline:
                     call.resolve(answer)
             if unknown:
                 await self._send_with_scripts(unknown)
-            if any(isinstance(answer, ReadOnlyError) for answer in answers):
+            if any(isinstance(answer, ReadOnlyError | NotDurableError) for answer in answers):
                 # A primary demoted by a failover answers READONLY for as long as its connections live.
                 await self._drop_idle_connections()
         except (RedisError, OSError) as error:
@@ -148,18 +160,30 @@ class TickPipeline:
 
     async def _send_with_scripts(self, calls: Sequence[_Call]) -> None:
         # SCRIPT LOAD rather than EVAL: Redis 7.4 and later may evict scripts that came by EVAL.
-        scripts = {call.script for call in calls if call.script is not None}
-        loads = [(b"SCRIPT", b"LOAD", script.source) for script in scripts]
-        answers = await self._send([*loads, *(call.words for call in calls)])
-        for call, answer in zip(calls, answers[len(loads) :], strict=True):
+        scripts = {call.command.script for call in calls if call.command.script is not None}
+        answers = await self._send(calls, [(b"SCRIPT", b"LOAD", script.source) for script in scripts])
+        for call, answer in zip(calls, answers, strict=True):
             call.resolve(answer)
 
-    async def _send(self, commands: Sequence[tuple[bytes, ...]]) -> list[Any]:
+    async def _send(self, calls: Sequence[_Call], before: Sequence[tuple[bytes, ...]] = ()) -> list[Any]:
+        """One round trip; the answer to each call. Raises where the connection fails."""
+        words, places = list(before), []
+        for call in calls:
+            if call.is_asking:
+                words.append((b"ASKING",))
+            places.append(len(words))
+            words.append(call.command.words)
+        if self._confirmation is not None:
+            words.append(self._confirmation.words)
         async with self._client.pipeline(transaction=False) as pipeline:
-            for words in commands:
-                pipeline.execute_command(*words)
-            return await pipeline.execute(raise_on_error=False)
+            for command in words:
+                pipeline.execute_command(*command)
+            answers = await pipeline.execute(raise_on_error=False)
+        own = [answers[place] for place in places]
+        shortfall = self._confirmation and self._confirmation.shortfall(answers[-1])
+        return own if shortfall is None else [answer if isinstance(answer, Exception) else shortfall for answer in own]
 
 
-def _closed() -> StoreUnavailable:
-    return StoreUnavailable("the connection to Redis was closed by this process")
+def closed() -> RedisError:
+    """The error of a call that this process no longer makes."""
+    return exceptions.ConnectionError("the connection to Redis was closed by this process")

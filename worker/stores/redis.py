@@ -11,23 +11,15 @@ The worker and the operator's commands use it through `ContextStore`.
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any
 
-from redis.exceptions import RedisError
-
-from interfaces.errors import StoreRefused, TurnAbandoned, VersionConflict
-from worker.stores import Loaded, Retention, Turn
-from worker.stores.address import parse_address
+from interfaces.errors import TurnAbandoned, VersionConflict
+from worker.stores import Durability, Loaded, Retention, Turn
+from worker.stores.address import RedisAddress, parse_address
 from worker.stores.clients import primary_client, server_client
-from worker.stores.pipelining import Script, TickPipeline
-from worker.stores.redis_errors import store_error
-
-CONNECTIONS = 4
-"""Connections of one store: while one pipeline is being answered, the next ones can already travel."""
-
-OLDEST_VERSION = (7, 0)
-"""Oldest version the scripts are tested with."""
+from worker.stores.cluster import Cluster
+from worker.stores.durability import Confirmation, confirmation_for
+from worker.stores.pipelining import Script
+from worker.stores.servers import MAX_CONNECTIONS, OneServer, Servers
 
 _LOAD = Script.named("load")
 _COMMIT = Script.named("commit")
@@ -54,18 +46,24 @@ def escape(text: str) -> str:
 
 
 class RedisStore:
-    """A `ContextStore` in one Redis (or Valkey) server of version 7.0 or later.
+    """A `ContextStore` in Redis (or Valkey) 7.0 or later: one server, a primary with sentinels, or a cluster.
 
-    `timeout` (seconds) bounds connecting, each answer, and the wait for a free connection.
+    `timeout` (seconds) bounds connecting, each answer, and the wait for a free connection. A commit returns when it is
+    where `durability` says, `replicas` being how many replicas must have it where it speaks of them.
     """
 
-    def __init__(self, url: str, namespace: str, retention: Retention, *, timeout: float = 5.0) -> None:
-        address = parse_address(url)
-        if address.primary is None:
-            self._client = server_client(address, timeout, CONNECTIONS)
-        else:
-            self._client = primary_client(address, timeout)
-        self._pipeline = TickPipeline(self._client, CONNECTIONS)
+    def __init__(
+        self,
+        url: str,
+        namespace: str,
+        retention: Retention,
+        *,
+        timeout: float = 5.0,
+        durability: Durability = Durability.PRIMARY,
+        replicas: int = 1,
+    ) -> None:
+        self._durability = durability
+        self._pipeline = connect(parse_address(url), timeout, confirmation_for(durability, replicas, timeout))
         self._namespace = escape(namespace)
         self._workers = f"{self._namespace}:workers".encode()
         self._plan = f"{self._namespace}:plan".encode()
@@ -73,24 +71,12 @@ class RedisStore:
         self._ttl = b"%d" % retention.ttl_seconds
 
     async def open(self) -> None:
-        """Connect, check the version, and let Redis know the scripts. Raises `StoreRefused` or `StoreUnavailable`."""
-        try:
-            await self._client.ping()
-            info: dict[str, Any] = await self._client.info("server")
-            for script in _SCRIPTS:
-                await self._client.script_load(script.source)
-        except (RedisError, OSError) as error:
-            raise store_error(error) from error
-        # Valkey reports here the version of Redis that it is compatible with.
-        version = str(info.get("redis_version", "0"))
-        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_VERSION:
-            raise StoreRefused(f"Redis is version {version}; 7.0 or later is needed")
+        """Connect, check every server, and let it know the scripts. Raises `StoreRefused` or `StoreUnavailable`."""
+        await self._pipeline.open(_SCRIPTS)
 
     async def close(self) -> None:
         """Give up calls not yet answered and close all connections. Never raises, may be repeated."""
         await self._pipeline.close()
-        with suppress(RedisError, OSError):
-            await self._client.aclose()
 
     async def claim(self) -> int:
         """A new epoch: one more than the last one given, or Redis' clock in microseconds where that is higher."""
@@ -98,25 +84,30 @@ class RedisStore:
         return int(await self._pipeline.script(_CLAIM, f"{self._namespace}:epoch".encode(), self._ttl))
 
     async def load(self, ctx_id: str, request_id: str, *, epoch: int, attempt: str, history: int) -> Loaded:
-        """See `ContextStore.load`. One script call."""
+        """See `ContextStore.load`. One script call, and one more where a reply is found that must have copies."""
         arguments = (request_id.encode(), b"%016d" % epoch, attempt.encode(), b"%d" % history, self._ttl)
         answer = await self._pipeline.script(_LOAD, self.key(ctx_id), *arguments)
         if answer[0] == b"abandoned":
             raise TurnAbandoned(f"the context was taken over: it has seen epoch {int(answer[1])}, this one is {epoch}")
         _, version, main, reply, starts, turns = answer
+        if reply is not None:
+            await self._confirm(ctx_id)
         return Loaded(int(version), main, _numbered(turns, int(version)), reply, starts)
 
     async def commit(self, turn: Turn) -> bytes:
-        """See `ContextStore.commit`. One script call."""
+        """See `ContextStore.commit`. One script call, and one more for a repeated commit that must have copies."""
         retention = self._retention
         arguments = [turn.request_id.encode(), b"%012d" % turn.version, turn.main, turn.reply, self._ttl]
         arguments += [b"%d" % retention.outbox, b"%d" % (retention.max_turns or 0)]
         for turn_id, content in turn.turns.items():
             arguments += [b"%012d" % turn_id, content]
-        answer = await self._pipeline.script(_COMMIT, self.key(turn.ctx_id), *arguments)
+        answer = await self._pipeline.script(_COMMIT, self.key(turn.ctx_id), *arguments, is_durable=True)
         if answer[0] == b"conflict":
             raise VersionConflict(f"loaded at version {turn.version}, now at version {int(answer[1])}")
-        reply: bytes = turn.reply if answer[0] == b"ok" else answer[1]
+        if answer[0] == b"ok":
+            return turn.reply
+        await self._confirm(turn.ctx_id)
+        reply: bytes = answer[1]
         return reply
 
     async def forget_start(self, ctx_id: str, request_id: str) -> None:
@@ -169,6 +160,15 @@ class RedisStore:
         """See `ContextStore.note_passed`."""
         await self._pipeline.script(_NOTE_PASSED, self._plan, queue.encode(), self._ttl)
 
+    async def _confirm(self, ctx_id: str) -> None:
+        """Return when a commit that was found has its copies.
+
+        Whoever made it may have died, or given up, before it had them. Redis confirms copies of what the same
+        connection has written, hence a write: it comes after the commit in the one stream that replicas follow.
+        """
+        if self._durability is not Durability.PRIMARY:
+            await self._pipeline.command(b"EXPIRE", self.key(ctx_id), self._ttl, is_durable=True)
+
     def key(self, ctx_id: str) -> bytes:
         """The one key of a context. The id in braces is what Redis Cluster places it by."""
         return f"{self._namespace}:ctx:{{{escape(ctx_id)}}}".encode()
@@ -176,6 +176,15 @@ class RedisStore:
 
 def _by_name(said: Sequence[bytes]) -> dict[str, bytes]:
     return {name.decode(): info for name, info in zip(said[::2], said[1::2], strict=True)}
+
+
+def connect(address: RedisAddress, timeout: float, confirmation: Confirmation | None = None) -> Servers:
+    """The server, or servers, at `address`; nothing is connected yet."""
+    if address.is_cluster:
+        return Cluster(address, timeout, confirmation)
+    if address.primary is not None:
+        return OneServer(primary_client(address, timeout), confirmation)
+    return OneServer(server_client(address, timeout, MAX_CONNECTIONS), confirmation)
 
 
 def _numbered(turns: Sequence[bytes | None], last: int) -> dict[int, bytes]:

@@ -1,12 +1,17 @@
 """What each failure of Redis or its client means for the caller: the one place where redis-py's errors are mapped.
 
 Where it is open whether a later try can succeed, `Unavailable`; where only an operator can mend it, `StoreRefused`. A
-context whose key holds something else concerns that context alone. `RedisStore` is the only caller.
+context whose key holds something else concerns that context alone. Called where calls to Redis are made.
 """
 
 from redis import exceptions as redis
 
 from interfaces.errors import Reason, RequestRejected, StoreRefused, StoreUnavailable, SwitchboardError
+
+
+class NotDurableError(redis.RedisError):
+    """A commit was carried out, and its copies could not be confirmed in time."""
+
 
 REFUSED: tuple[type[Exception], ...] = (
     redis.AuthenticationError,
@@ -14,7 +19,7 @@ REFUSED: tuple[type[Exception], ...] = (
     redis.AuthorizationError,
     redis.NoPermissionError,
     redis.ModuleError,
-    redis.MovedError,  # the URL names one node of a cluster
+    redis.MovedError,  # redis:// names one node of a cluster; a cluster's own redirections never come here
     redis.ClusterCrossSlotError,
 )
 """Looked at first: redis-py derives several of these from its `ConnectionError`, `MovedError` from `AskError`."""
@@ -30,15 +35,18 @@ UNAVAILABLE: tuple[type[Exception], ...] = (
     redis.TryAgainError,
     redis.AskError,
     redis.ClusterError,  # ClusterDownError and MasterDownError included
+    NotDurableError,
 )
 
-UNAVAILABLE_CODES = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE"})
+UNAVAILABLE_CODES = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "UNBLOCKED", "UNKILLABLE"})
 """First words of temporary error replies for which redis-py has no class."""
 
 
 def store_error(error: Exception) -> SwitchboardError:
     """The error to raise instead of `error`, a `RedisError` or `OSError`. The caller raises it `from error`."""
     text = f"{type(error).__name__}: {error}"
+    if isinstance(error, redis.MovedError):
+        return StoreRefused(f"{text}: this is one node of a Redis Cluster, which is named by redis+cluster://")
     if isinstance(error, REFUSED):
         return StoreRefused(text)
     if isinstance(error, UNAVAILABLE):

@@ -1,0 +1,128 @@
+"""The store's calls on their way to the server that holds the key: one server here, a cluster's nodes in `cluster`.
+
+Commits may have a pipeline of their own: while one waits for its copies, loads go on. Errors of the client library end
+here and become the store's. Used by `RedisStore` and the doctor.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from interfaces.errors import StoreRefused
+from worker.stores.durability import Confirmation, refuse_without_disk
+from worker.stores.pipelining import Command, Script, TickPipeline
+from worker.stores.redis_errors import store_error
+
+CONNECTIONS: Final = 4
+"""Connections of one pipeline: while one batch of calls is being answered, the next ones can already travel."""
+
+MAX_CONNECTIONS: Final = 2 * CONNECTIONS
+"""Connections to one server: those of the pipeline for commits that wait, and of the one for everything else."""
+
+OLDEST_VERSION: Final = (7, 0)
+"""Oldest version the scripts are tested with."""
+
+
+class Server:
+    """One Redis (or Valkey) that takes writes."""
+
+    def __init__(self, client: Redis, confirmation: Confirmation | None) -> None:
+        self.client = client
+        self._confirmation = confirmation
+        self.pipeline = TickPipeline(client, CONNECTIONS)
+        self._commits = (
+            self.pipeline if confirmation is None else TickPipeline(client, CONNECTIONS, confirmation=confirmation)
+        )
+
+    async def check(self, scripts: Sequence[Script]) -> None:
+        """Check version and durability, and let it know the scripts. Raises `StoreRefused`, or redis-py's errors."""
+        await self.client.ping()
+        info: dict[str, Any] = await self.client.info("server")
+        # Valkey reports here the version of Redis that it is compatible with.
+        text = str(info.get("redis_version", "0"))
+        version = tuple(int(part) for part in text.split(".")[:2])
+        if version < OLDEST_VERSION:
+            raise StoreRefused(f"Redis is version {text}; 7.0 or later is needed")
+        if self._confirmation is not None and self._confirmation.fsyncs is not None:
+            refuse_without_disk(version, await self.client.info("persistence"))
+        for script in scripts:
+            await self.client.script_load(script.source)
+
+    async def call(self, command: Command, *, is_durable: bool, is_asking: bool = False) -> Any:
+        """See `TickPipeline.call`. `is_durable`: the answer counts once the copies asked for are confirmed."""
+        pipeline = self._commits if is_durable else self.pipeline
+        return await pipeline.call(command, is_asking=is_asking)
+
+    async def close(self) -> None:
+        """Give up what is not yet answered and close all connections. Never raises, may be repeated."""
+        await self.pipeline.close()
+        await self._commits.close()
+        with suppress(RedisError, OSError):
+            await self.client.aclose()
+
+
+class Servers(ABC):
+    """Runs commands where their keys are."""
+
+    async def open(self, scripts: Sequence[Script]) -> None:
+        """Connect, check every server, let it know the scripts. Raises `StoreRefused` or `StoreUnavailable`."""
+        try:
+            await self._open(scripts)
+        except (RedisError, OSError) as error:
+            raise store_error(error) from error
+
+    async def script(self, script: Script, key: bytes, *arguments: bytes, is_durable: bool = False) -> Any:
+        """Run `script` on its one key; the answer as Redis gave it. Raises what `store_error` makes of a failure."""
+        return await self._checked(Command.of_script(script, key, *arguments), is_durable)
+
+    async def command(self, name: bytes, key: bytes, *arguments: bytes, is_durable: bool = False) -> Any:
+        """Run one command on its one key, as `script` does."""
+        return await self._checked(Command((name, key, *arguments), key), is_durable)
+
+    async def _checked(self, command: Command, is_durable: bool) -> Any:
+        answer = await self._call(command, is_durable)
+        if isinstance(answer, Exception):
+            raise store_error(answer) from answer
+        return answer
+
+    @property
+    @abstractmethod
+    def clients(self) -> Sequence[Redis]:
+        """A client of every server that takes writes, once open."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Give up what is not yet answered and close all connections. Never raises, may be repeated."""
+
+    @abstractmethod
+    async def _open(self, scripts: Sequence[Script]) -> None: ...
+
+    @abstractmethod
+    async def _call(self, command: Command, is_durable: bool) -> Any:
+        """The answer, or the error: returned, not raised."""
+
+
+class OneServer(Servers):
+    """All keys on one server: the one a URL names, or whichever the sentinels call the primary."""
+
+    def __init__(self, client: Redis, confirmation: Confirmation | None = None) -> None:
+        self.server = Server(client, confirmation)
+
+    @property
+    def clients(self) -> Sequence[Redis]:
+        """The one client."""
+        return [self.server.client]
+
+    async def close(self) -> None:
+        """See `Servers.close`."""
+        await self.server.close()
+
+    async def _open(self, scripts: Sequence[Script]) -> None:
+        await self.server.check(scripts)
+
+    async def _call(self, command: Command, is_durable: bool) -> Any:
+        return await self.server.call(command, is_durable=is_durable)
