@@ -123,7 +123,9 @@ async def test_a_shard_comes_back_to_an_owner_that_lost_its_connection_for_a_mom
     async with proxied(amqp_url) as (proxy, url):
         owner, standby = await fleet.join(url), await fleet.join()
         async with talking(amqp_url, namespace):
-            await eventually(fleet.is_served_by_its_owners, seconds=30)
+            await eventually(
+                lambda: fleet.is_served_by_its_owners() and set(owner.owned) <= set(standby.consumed), seconds=30
+            )
             await proxy.cut()
             await eventually(lambda: bool(set(owner.owned) & standby._interface.delivering))
             await eventually(fleet.is_served_by_its_owners, seconds=30)
