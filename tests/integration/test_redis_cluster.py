@@ -17,6 +17,8 @@ from tests.integration.redis_probes import calls_since, command_calls, load, num
 from tests.services.local import SEARCH_PATH
 from tests.services.packages import require_programs
 from tests.services.redis_cluster import NODE_TIMEOUT_MILLISECONDS, RedisCluster
+from worker.cli.doctor_redis import check_redis
+from worker.settings import load_settings
 from worker.stores import Retention
 from worker.stores.pipelining import TickPipeline
 from worker.stores.redis import RedisStore
@@ -97,6 +99,16 @@ async def test_a_single_server_named_as_a_cluster_is_refused(redis_url: str) -> 
     with pytest.raises(StoreRefused, match="cluster support disabled"):
         await store.open()
     await store.close()
+
+
+async def test_the_doctor_looks_at_every_primary(cluster: RedisCluster) -> None:
+    settings = load_settings(redis_url=cluster.url, durability="replica", replicas=1)
+    findings = [finding async for finding in check_redis(settings)]
+    assert "3 primaries" in findings[0].detail
+    checked = {finding.check for finding in findings}
+    for node in cluster.primaries:
+        assert {f"persistence of 127.0.0.1:{node.port}", f"replicas of 127.0.0.1:{node.port}"} <= checked
+    assert {finding.status for finding in findings} == {"ok"}
 
 
 async def test_a_slot_moves_to_another_node_during_traffic_and_no_call_fails(

@@ -21,6 +21,8 @@ from tests.services.redis_sentinel import (
     PRIMARY,
     RedisWithSentinel,
 )
+from worker.cli.doctor_redis import check_redis
+from worker.settings import load_settings
 from worker.stores import Retention
 from worker.stores.redis import RedisStore
 
@@ -84,6 +86,14 @@ async def test_a_demoted_primary_is_left_for_the_new_one(redis: RedisWithSentine
     await asyncio.to_thread(wait_for, "a demotion", lambda: before.info("replication")["role"] == "slave")
     await insist(lambda: commit(store, 1), StoreUnavailable)
     assert redis.primary.ask("HGET", store.key("ctx"), "v") == "1"
+
+
+async def test_the_doctor_says_when_too_few_replicas_are_there(redis: RedisWithSentinel) -> None:
+    settings = load_settings(redis_url=redis.url, durability="replica", replicas=3)
+    findings = {finding.check: finding async for finding in check_redis(settings)}
+    assert findings["Redis"].status == "ok"
+    assert findings["Redis permissions"].status == "fail"
+    assert findings["replicas"].detail == "2 connected, and commits wait for 3: no turn can be committed"
 
 
 async def test_a_name_the_sentinels_do_not_know_is_told_with_the_ones_they_do(redis: RedisWithSentinel) -> None:

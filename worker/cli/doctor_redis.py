@@ -1,25 +1,26 @@
-"""The doctor's checks of Redis (or Valkey). It writes one context of its own, and deletes it.
+"""The doctor's checks of Redis (or Valkey), of every primary where it is a cluster. It writes one context of its own,
+and deletes it.
 
 Called by `doctor` alone, which is why it may use the client library directly.
 """
 
 import time
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 from uuid import uuid4
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from interfaces.errors import StoreRefused, StoreUnavailable, SwitchboardError
 from worker.cli.findings import Finding, fail, ok, warn
 from worker.cli.servers import is_memory, shown
 from worker.settings import Settings
-from worker.stores import ContextStore, Turn
+from worker.stores import ContextStore, Durability, Turn
+from worker.stores.address import parse_address
 from worker.stores.opening import open_store
+from worker.stores.redis import connect
 from worker.stores.redis_errors import store_error
 
 MAX_CLOCK_DIFFERENCE: Final = 1.0
@@ -32,15 +33,17 @@ async def check_redis(settings: Settings) -> AsyncGenerator[Finding]:
         yield ok("Redis", "embedded (memory://): one process, nothing kept")
         return
     store = open_store(settings)
-    client = _client(settings)
+    servers = connect(parse_address(settings.redis_url.get_secret_value()), settings.redis_timeout)
     try:
         await store.open()
-        server = await client.info("server")
-        yield ok("Redis", f"version {_version(server)} at {shown(settings.redis_url)}")
+        await servers.open(())
+        versions = sorted({_version(await client.info("server")) for client in servers.clients})
+        count = f", {len(servers.clients)} primaries" if len(servers.clients) > 1 else ""
+        yield ok("Redis", f"version {', '.join(versions)} at {shown(settings.redis_url)}{count}")
         yield await _check_permissions(store, settings.namespace)
-        yield await _check_persistence(client)
-        yield await _check_eviction(client)
-        yield await _check_clock(client)
+        for client in servers.clients:
+            for finding in await _check_server(client, settings):
+                yield _at(client, finding) if len(servers.clients) > 1 else finding
     except (RedisError, OSError) as error:
         yield fail("Redis", str(store_error(error)), "correct SWITCHBOARD_REDIS_URL, or mend it on the server")
     except StoreUnavailable as error:
@@ -49,18 +52,19 @@ async def check_redis(settings: Settings) -> AsyncGenerator[Finding]:
         yield fail("Redis", str(error), "mend it on the server, or correct SWITCHBOARD_REDIS_URL")
     finally:
         await store.close()
-        with suppress(RedisError, OSError):
-            await client.aclose()
+        await servers.close()
 
 
-def _client(settings: Settings) -> Redis:
-    return Redis.from_url(
-        settings.redis_url.get_secret_value(),
-        socket_timeout=settings.redis_timeout,
-        socket_connect_timeout=settings.redis_timeout,
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=True,
-    )
+async def _check_server(client: Redis, settings: Settings) -> list[Finding]:
+    findings = [await check(client) for check in (_check_persistence, _check_eviction, _check_clock)]
+    if settings.durability in (Durability.REPLICA, Durability.REPLICA_DISK):
+        findings.append(await _check_replicas(client, settings.replicas))
+    return findings
+
+
+def _at(client: Redis, finding: Finding) -> Finding:
+    place = client.connection_pool.connection_kwargs
+    return replace(finding, check=f"{finding.check} of {place['host']}:{place['port']}")
 
 
 def _version(server: dict[str, Any]) -> str:
@@ -107,6 +111,14 @@ async def _check_eviction(client: Redis) -> Finding:
         return ok("eviction", "noeviction")
     detail = f"maxmemory-policy is {policy}: when memory is full, contexts disappear"
     return warn("eviction", detail, "set maxmemory-policy to noeviction")
+
+
+async def _check_replicas(client: Redis, needed: int) -> Finding:
+    connected = int((await client.info("replication")).get("connected_slaves", 0))
+    if connected >= needed:
+        return ok("replicas", f"{connected} connected, commits wait for {needed}")
+    detail = f"{connected} connected, and commits wait for {needed}: no turn can be committed"
+    return fail("replicas", detail, "start the replicas, or lower SWITCHBOARD_REPLICAS or SWITCHBOARD_DURABILITY")
 
 
 async def _check_clock(client: Redis) -> Finding:

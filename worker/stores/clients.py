@@ -42,7 +42,8 @@ def server_client(address: RedisAddress, timeout: float, connections: int, host:
 def primary_client(address: RedisAddress, timeout: float) -> Redis:
     """A client of whatever server the sentinels at `address` call the primary when a connection is made."""
     options: dict[str, Any] = {**_options(timeout), **parse_url(address.server_url)}
-    del options["host"], options["port"]
+    for name in ("host", "port"):  # those of a sentinel
+        options.pop(name, None)
     is_encrypted = options.pop("connection_class", None) is SSLConnection
     encryption = {name: value for name, value in options.items() if name.startswith("ssl_")}
     options["connection_class"] = SentinelManagedSSLConnection if is_encrypted else SentinelManagedConnection
