@@ -71,7 +71,7 @@ async def measure(name: str, repetitions: int) -> Record:
     measurement = MEASUREMENTS[name]
     samples: list[Sample] = []
     with tempfile.TemporaryDirectory(prefix="switchboard-availability-") as directory:
-        async with asyncio.timeout(MOST_SECONDS), opened(measurement, Path(directory)) as (site, versions):
+        async with _bounded(name), opened(measurement, Path(directory)) as (site, versions):
             began, busy = time.monotonic(), _busy_seconds()
             for repetition in range(repetitions):
                 found = await measurement.fault(site, repetition)
@@ -90,6 +90,19 @@ async def measure(name: str, repetitions: int) -> Record:
         busy=round(share, 2),
         samples=[asdict(sample) for sample in samples],
     )
+
+
+@asynccontextmanager
+async def _bounded(name: str) -> AsyncIterator[None]:
+    """Raise `AssertionError` where the block takes too long."""
+    try:
+        async with asyncio.timeout(MOST_SECONDS):
+            yield
+    except TimeoutError as error:
+        raise AssertionError(
+            f"{name!r} was not measured within {MOST_SECONDS:g} s: measure on a machine that does nothing else, "
+            "or with fewer --repetitions"
+        ) from error
 
 
 def tell(line: str) -> None:
