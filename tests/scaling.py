@@ -36,7 +36,7 @@ PROCESSES: Final = (1, 2, 4, 8)
 SHARDS: Final = 32
 CONCURRENCY: Final = 2
 CONTEXTS_A_SHARD: Final = 8
-SECONDS_OF_WORK: Final = 15
+SECONDS_OF_WORK: Final = 18
 TIMED_UNTIL: Final = 0.8
 """Share of the replies at which a round ends: later, some process may have nothing left to do."""
 
@@ -96,7 +96,7 @@ class Arrivals:
 
     def begin(self) -> None:
         """Start the clock. Raises `RuntimeError` where there is too little left to time."""
-        if self._count > self._until / 2:
+        if self._count > 0.8 * self._until:
             raise RuntimeError("the queues were worked off while they were filled: there is nothing left to measure")
         self._first, self._began, self._busy = self._count, time.monotonic(), processor_seconds()
 
