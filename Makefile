@@ -52,7 +52,7 @@ chaos: $(ENV) ## three minutes of faults on workers, servers and links, then the
 	$(PYTHON) -m tests.chaos.run --seconds 180 $(if $(SEED),--seed $(SEED)) $(if $(SENTINEL),--sentinel)
 
 .PHONY: chaos-report
-chaos-report: $(ENV) ## fifteen minutes of faults over 100,000 turns; writes docs/chaos-report.md
+chaos-report: $(ENV) ## fifteen minutes of faults over 2,000 contexts; writes docs/chaos-report.md
 	$(PYTHON) -m tests.chaos.run --seconds 900 --contexts 2000 --rate 170 --workers 6 \
 		--report docs/chaos-report.md $(if $(SEED),--seed $(SEED))
 

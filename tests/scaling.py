@@ -207,7 +207,7 @@ def page(rounds: Sequence[Round], versions: str) -> str:
     count = len(rounds) // len(PROCESSES)
     return f"""# How throughput grows with worker processes
 
-Written by `make scaling` from {count} rounds of each number of processes, alternating. The bot waits
+Written by `make scaling` from {count} round(s) of each number of processes, alternating. The bot waits
 {SECONDS * 1000:.0f} ms, as one does that asks a language model; each process runs {CONCURRENCY} turns at a time
 (`SWITCHBOARD_CONCURRENCY={CONCURRENCY}`), so that waiting is the limit and not the processor; a real one runs hundreds.
 Every turn loads its context from Redis, commits it, publishes its reply with a confirm, and acknowledges.
