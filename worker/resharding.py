@@ -157,11 +157,14 @@ class Resharding:
             arrived: asyncio.Queue[Delivery] = asyncio.Queue()
             channel = await self._broker.consume(queue, 1, arrived.put_nowait)
             try:
-                delivery = await arrived.get()
+                async with asyncio.timeout(MARK_AGAIN_SECONDS):
+                    delivery = await arrived.get()
                 if not is_marker(delivery):
                     await self._broker.publish(_again(delivery))
                     self.stragglers += 1
                 await channel.ack(delivery)
+            except TimeoutError:
+                continue  # It expired in between: look again.
             finally:
                 await channel.close()
 
