@@ -1,8 +1,9 @@
 """Chatsky's messages and contexts and ours, both ways.
 
 Chatsky's models unpickle what they are validated from and pickle what is not JSON. Here neither happens: what goes to
-Chatsky is checked to hold no pickle, and what comes from it must be JSON, or is refused with the key that is not. Needs
-the extra `chatsky`. Called by the edge, the adapter that runs pipelines, and the interface that such a pipeline is given.
+Chatsky is checked to hold no pickle, and what comes from it must be JSON, or is refused with the key that is not.
+Needs the extra `chatsky`. Called by the edge, by the adapter that runs pipelines, and by the interface that runs one
+alone.
 """
 
 from typing import Any
@@ -48,8 +49,8 @@ def message_from_json(raw: dict[str, Any]) -> chatsky.Message:
 def from_chatsky(message: chatsky.Message) -> Message:
     """Chatsky's `message` as ours. Raises `ValueError`, which names the key of a value that is not JSON.
 
-    What `origin.message` holds is kept where it is JSON or has a `to_dict()` that is, as a Telegram update has; left out
-    otherwise.
+    What `origin.message` holds is kept where it is JSON, or has a `to_dict()` that is, as a Telegram update has; it is
+    left out otherwise.
     """
     # In Python mode Chatsky's serializers stay silent, so nothing is pickled to be looked at.
     raw = json_object(message.model_dump(mode="python", exclude={"origin"}))

@@ -1,8 +1,8 @@
 """Importing Chatsky without what it does to asyncio.
 
 Chatsky's `__init__` applies `nest_asyncio`: it fails inside a running uvloop, and everywhere it replaces asyncio's task
-and future, written in C, by the slow ones in Python, for the whole process. Nothing on the way of a turn needs it. A bot
-that asks for nested loops itself still gets them.
+and future, written in C, by the slow ones in Python, for the whole process. Nothing on the way of a turn needs it. A
+bot that asks for nested loops itself still gets them.
 """
 
 import sys

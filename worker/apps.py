@@ -68,8 +68,8 @@ App: TypeAlias = "HandlerApp | RunnerApp | ChatskyApp"
 def adapt(bot: Any) -> App:
     """The form `bot` can be run in. Raises `AppInvalid`.
 
-    A Chatsky `Pipeline` is one; any other object with `_run_pipeline` is a pipeline runner, and so is a callable with a `ctx_id` parameter or at least two
-    required ones; a callable with one required parameter is a handler.
+    A Chatsky `Pipeline` is one; any other object with `_run_pipeline` is a pipeline runner, and so is a callable with a
+    `ctx_id` parameter or at least two required ones; a callable with one required parameter is a handler.
     """
     chatsky = sys.modules.get("chatsky")  # A pipeline cannot have been made without it.
     if chatsky is not None and isinstance(bot, chatsky.Pipeline):

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
@@ -36,6 +36,9 @@ from worker.apps import App, HandlerApp, RunnerApp
 from worker.settings import Settings
 from worker.stores import ContextStore, Loaded, Turn
 from worker.stores.patience import while_store_is_away
+
+if TYPE_CHECKING:
+    from worker.chatsky.app import PipelineTurns
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +70,15 @@ class TurnRunner:
         current: Callable[[Hashable], Request],
         interface: MessengerInterface | None = None,
     ) -> None:
-        self._app = app
         self._store = store
         self._settings = settings
         self._current = current
-        self._interface = interface
-        self._history = settings.history if isinstance(app, HandlerApp | RunnerApp) else app.history
+        self._bot: HandlerApp | RunnerApp | PipelineTurns
+        if isinstance(app, HandlerApp | RunnerApp):
+            self._bot, self._history = app, settings.history
+        else:
+            self._bot = app.turns(store, settings.max_turns, interface)
+            self._history = self._bot.history
         self._process = uuid4().hex[:12]
         self._turns = count(1)
         self._epochs: WeakKeyDictionary[Channel, asyncio.Future[int]] = WeakKeyDictionary()
@@ -195,26 +201,21 @@ class TurnRunner:
     ) -> _Ran:
         try:
             with stray_cancellations_caught():
-                if isinstance(self._app, HandlerApp | RunnerApp):
-                    return _Ran(await self._run_on_context(request, message, update_ctx_misc, loaded))
-                ran = await self._app.run(
-                    request.ctx_id,
-                    loaded,
-                    message,
-                    update_ctx_misc,
-                    store=self._store,
-                    read_turns=self._turn_reader(request.ctx_id),
-                    max_turns=self._settings.max_turns,
-                    interface=self._interface,
-                )
-                return _Ran(*ran)
+                if isinstance(self._bot, HandlerApp | RunnerApp):
+                    return _Ran(await self._run_on_context(self._bot, request, message, update_ctx_misc, loaded))
+                return _Ran(*await self._bot.run(request.ctx_id, loaded, message, update_ctx_misc))
         except RequestRejected:
             raise  # What is stored cannot be read, or what the bot left cannot be stored: again, it would be the same.
         except Exception as error:
             raise _BotFailedError from error
 
     async def _run_on_context(
-        self, request: Request, message: Message, update_ctx_misc: dict[str, Any] | None, loaded: Loaded
+        self,
+        bot: HandlerApp | RunnerApp,
+        request: Request,
+        message: Message,
+        update_ctx_misc: dict[str, Any] | None,
+        loaded: Loaded,
     ) -> Context:
         context = records.read_context(request.ctx_id, loaded.version, loaded.main, loaded.turns)
         context.connect(request.request_id, self._turn_loader(request.ctx_id))
@@ -222,29 +223,21 @@ class TurnRunner:
         turn_id = loaded.version + 1
         context.current_turn_id = turn_id
         context.requests[turn_id] = message
-        if isinstance(self._app, HandlerApp):
-            response = await self._app.answer(context)
+        if isinstance(bot, HandlerApp):
+            response = await bot.answer(context)
         else:
-            assert isinstance(self._app, RunnerApp)
-            ran = await self._app.run(message, context.id, update_ctx_misc)
+            ran = await bot.run(message, context.id, update_ctx_misc)
             context.misc, response = dict(ran.misc), ran.last_response
         if response is not None:
             context.responses[turn_id] = response
         return context
 
     def _turn_loader(self, ctx_id: str) -> Callable[[Sequence[int]], Awaitable[Mapping[int, TurnRecord]]]:
-        read = self._turn_reader(ctx_id)
-
         async def load(turn_ids: Sequence[int]) -> dict[int, TurnRecord]:
-            return {number: records.read_turn(turn) for number, turn in (await read(turn_ids)).items()}
+            stored = await while_store_is_away(self._store.read_turns, ctx_id, turn_ids)
+            return {number: records.read_turn(turn) for number, turn in stored.items()}
 
         return load
-
-    def _turn_reader(self, ctx_id: str) -> Callable[[Sequence[int]], Awaitable[Mapping[int, bytes]]]:
-        async def read(turn_ids: Sequence[int]) -> Mapping[int, bytes]:
-            return await while_store_is_away(self._store.read_turns, ctx_id, turn_ids)
-
-        return read
 
 
 def _log_failure(state: RetryCallState) -> None:

@@ -1,7 +1,7 @@
 """`ChatskyApp`: one turn of a Chatsky pipeline, from what was loaded to what is to be committed.
 
-The pipeline runs as it is, `_run_pipeline` and all, in a copy whose context storage is this turn; so any number of turns
-run side by side and an attempt that fails leaves nothing behind.
+The pipeline runs as it is, `_run_pipeline` and all, in a copy whose context storage is this turn; so any number of
+turns run side by side, and an attempt that fails leaves nothing behind.
 """
 
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from chatsky import Pipeline
-from chatsky.context_storages.database import DBContextStorage
 
 from interfaces.bridge import to_chatsky
 from interfaces.context import Context, TurnRecord
 from interfaces.errors import Reason, RequestRejected
 from interfaces.messages import Message
-from worker.chatsky.dialog import Dialog, ReadTurns
-from worker.chatsky.storage import TurnStorage
+from interfaces.messengers import MessengerInterface
+from worker.chatsky.dialog import Dialog
+from worker.chatsky.storage import TurnStorage, reading
 from worker.chatsky.turn_context import make_pipelines_use_it
 from worker.stores import ContextStore, Loaded
 
@@ -29,39 +29,43 @@ class ChatskyApp:
 
     pipeline: Pipeline
 
+    def turns(
+        self, store: ContextStore, max_turns: int | None, interface: MessengerInterface | None
+    ) -> "PipelineTurns":
+        """What runs it for a worker: contexts in `store`, `interface` as `ctx.pipeline.messenger_interface`."""
+        return PipelineTurns(self.pipeline, store, max_turns, interface)
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineTurns:
+    """Runs turns of a pipeline."""
+
+    pipeline: Pipeline
+    store: ContextStore
+    max_turns: int | None
+    interface: MessengerInterface | None
+
     @property
     def history(self) -> int:
-        """How many of the last turns are to be loaded with a context: what the pipeline's `partial_read_config` says."""
-        wanted = self._storage._subscripts.values()  # noqa: SLF001 - Chatsky has no other way to read it
+        """How many turns are to be loaded with a context: as many as the pipeline's `partial_read_config` says."""
+        wanted = self.pipeline.context_storage._subscripts.values()  # noqa: SLF001 - it can be read nowhere else
         return max((number for number in wanted if isinstance(number, int)), default=1)
 
     async def run(
-        self,
-        ctx_id: str,
-        loaded: Loaded,
-        message: Message,
-        update_ctx_misc: dict[str, Any] | None,
-        *,
-        store: ContextStore,
-        read_turns: ReadTurns,
-        max_turns: int | None,
-        interface: Any,
+        self, ctx_id: str, loaded: Loaded, message: Message, update_ctx_misc: dict[str, Any] | None
     ) -> tuple[Context, Mapping[int, bytes]]:
         """Run one turn; the context with this turn in it, and the records of older turns that the pipeline changed.
 
-        `interface` is what the bot finds as `ctx.pipeline.messenger_interface`. Raises `RequestRejected` where the
-        pipeline leaves what cannot be stored, and whatever the bot raises.
+        Raises `RequestRejected` where what is stored cannot be read, or what the pipeline leaves cannot be stored, and
+        whatever the bot raises.
         """
-        dialog = Dialog(ctx_id, loaded, read_turns, max_turns)
+        dialog = Dialog(ctx_id, loaded, reading(self.store, ctx_id), self.max_turns)
         await dialog.open()
-        storage = TurnStorage(store, dialog=dialog, like=self._storage, max_turns=max_turns)
-        pipeline = self.pipeline.model_copy(update={"context_storage": storage, "messenger_interface": interface})
+        own = self.pipeline.context_storage
+        storage = TurnStorage(self.store, dialog=dialog, like=own, max_turns=self.max_turns)
+        pipeline = self.pipeline.model_copy(update={"context_storage": storage, "messenger_interface": self.interface})
         await pipeline._run_pipeline(to_chatsky(message), ctx_id, update_ctx_misc)  # noqa: SLF001 - the seed's runner
         return _context(dialog), {n: dialog.turn_record(n) for n in dialog.changed if n != loaded.version + 1}
-
-    @property
-    def _storage(self) -> DBContextStorage:
-        return self.pipeline.context_storage
 
 
 def _context(dialog: Dialog) -> Context:

@@ -55,7 +55,7 @@ class Dialog:
         self.ids: dict[str, TurnIds] = {}
 
     async def open(self) -> None:
-        """Find out which ids each table has; call it first. Costs what was added by others since Chatsky's last turn."""
+        """Find out which ids each table has; to be called first. Costs what others added since Chatsky's last turn."""
         if self._main is None:
             self.ids = {table: TurnIds() for table in TABLES}
             return
@@ -103,7 +103,7 @@ class Dialog:
         return to_json({field: item for field, item in self.turn(turn_id).items() if item is not None})
 
     def framework_data(self, version: int) -> dict[str, Any]:
-        """What is stored for the framework with `version`. Raises `ValueError` where a slot or statistic is not JSON."""
+        """What is stored for the framework with `version`. Raises `ValueError`, which names what is not JSON."""
         ids = {table: ids.ranges for table, ids in self.ids.items()}
         data = write_framework_data(self.info.framework_data if self.info else FrameworkData())
         others = self._main.framework_data if self._main else {}

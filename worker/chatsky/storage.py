@@ -6,6 +6,7 @@ them without `origin.message`, which they would unpickle.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -14,11 +15,13 @@ from chatsky.core.ctx_utils import ContextMainInfo
 from pydantic_core import from_json, to_json
 
 from interfaces.errors import MisuseError, VersionConflict
-from worker.chatsky.dialog import TABLES, Dialog
+from worker.chatsky.dialog import Dialog, ReadTurns
 from worker.stores import ContextStore, Edit
 from worker.stores.patience import while_store_is_away
 
 Items = list[tuple[int, bytes]]
+Changes = list[tuple[str, list[tuple[int, bytes | None]]]]
+"""By table what is set, and, as `None`, what is removed."""
 
 
 class TurnStorage(DBContextStorage):  # type: ignore[misc]  # Chatsky has no types
@@ -71,30 +74,28 @@ class TurnStorage(DBContextStorage):  # type: ignore[misc]  # Chatsky has no typ
             return ids[-wanted:][::-1]
         return [turn_id for turn_id in reversed(ids) if wanted == "__all__" or turn_id in wanted]
 
-    async def _update_context(
-        self,
-        ctx_id: str,
-        ctx_info: ContextMainInfo | None,
-        field_info: list[tuple[str, list[tuple[int, bytes | None]]]],
-    ) -> None:
+    async def _update_context(self, ctx_id: str, ctx_info: ContextMainInfo | None, field_info: Changes) -> None:
         if self.dialog is not None and ctx_id == self.dialog.ctx_id:
             await _write(self.dialog, ctx_info, field_info)
-            return
+        else:
+            await self._edit(ctx_id, ctx_info, field_info)
+
+    async def _edit(self, ctx_id: str, ctx_info: ContextMainInfo | None, field_info: Changes) -> None:
         edit_id = uuid4().hex
         while True:
             dialog = await self._find(ctx_id)
             await _write(dialog, ctx_info, field_info)
             version = dialog.info.current_turn_id if dialog.info else 0
-            turns: dict[int, bytes | None] = {turn_id: dialog.turn_record(turn_id) for turn_id in dialog.changed}
+            if version < dialog.version:
+                raise MisuseError(
+                    f"context {ctx_id!r} is at turn {dialog.version}: current_turn_id cannot go back to {version}"
+                )
+            turns = {turn_id: dialog.turn_record(turn_id) for turn_id in dialog.changed}
             main = dialog.main_record(version)
             edit = Edit(ctx_id, edit_id, dialog.version, dialog.revision, version, main, turns)
-            try:
-                return await while_store_is_away(self._store.edit, edit)
-            except VersionConflict:
-                if version < dialog.version:
-                    raise MisuseError(
-                        f"context {ctx_id!r} is at turn {dialog.version}: current_turn_id cannot go back to {version}"
-                    ) from None
+            with suppress(VersionConflict):  # A turn, or another edit, came in between: onto what it has left.
+                await while_store_is_away(self._store.edit, edit)
+                return
 
     async def _delete_context(self, ctx_id: str) -> None:
         if self.dialog is not None and ctx_id == self.dialog.ctx_id:
@@ -110,18 +111,21 @@ class TurnStorage(DBContextStorage):  # type: ignore[misc]  # Chatsky has no typ
         if self.dialog is not None and ctx_id == self.dialog.ctx_id:
             return self.dialog
         loaded = await while_store_is_away(self._store.peek, ctx_id, 0)
-
-        async def read(turn_ids: Sequence[int]) -> dict[int, bytes]:
-            return await while_store_is_away(self._store.read_turns, ctx_id, turn_ids)
-
-        dialog = Dialog(ctx_id, loaded, read, self._max_turns)
+        dialog = Dialog(ctx_id, loaded, reading(self._store, ctx_id), self._max_turns)
         await dialog.open()
         return dialog
 
 
-async def _write(
-    dialog: Dialog, info: ContextMainInfo | None, tables: list[tuple[str, list[tuple[int, bytes | None]]]]
-) -> None:
+def reading(store: ContextStore, ctx_id: str) -> ReadTurns:
+    """Reads turns of a context, waiting while the store is away."""
+
+    async def read(turn_ids: Sequence[int]) -> dict[int, bytes]:
+        return await while_store_is_away(store.read_turns, ctx_id, turn_ids)
+
+    return read
+
+
+async def _write(dialog: Dialog, info: ContextMainInfo | None, tables: Changes) -> None:
     if info is not None:
         dialog.info = info
     for table, items in tables:

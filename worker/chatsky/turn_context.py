@@ -11,10 +11,10 @@ from typing import Any, Self
 import chatsky.core.pipeline
 from chatsky import AbsoluteNodeLabel, Context, Message
 from chatsky.context_storages import DBContextStorage
-from chatsky.core.ctx_dict import ContextDict, LabelContextDict, MessageContextDict
+from chatsky.core.ctx_dict import ContextDict, LabelContextDict, MessageContextDict, _get_hash
 from chatsky.core.ctx_utils import FrameworkData
 from pydantic import TypeAdapter
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from interfaces.bridge import from_chatsky, message_from_json
 from interfaces.errors import Reason, RequestRejected
@@ -81,7 +81,7 @@ class _TurnTable(ContextDict):  # type: ignore[misc]  # Chatsky has no types
         for turn_id, item in items.items():
             self._items[turn_id] = value = self._value_type.read(item)
             if self._storage.rewrite_existing:
-                self._hashes[turn_id] = _hash(self._value_type.dump_json(value))
+                self._hashes[turn_id] = _get_hash(self._value_type.dump_json(value))
 
     @classmethod
     async def of(cls, storage: TurnStorage, dialog: Dialog, table: str) -> Self:
@@ -114,7 +114,10 @@ class TurnContext(Context):  # type: ignore[misc]
 
     @classmethod
     async def connected(
-        cls, storage: DBContextStorage, start_label: AbsoluteNodeLabel | None = None, id: str | None = None
+        cls,
+        storage: DBContextStorage,
+        start_label: AbsoluteNodeLabel | None = None,
+        id: str | None = None,  # noqa: A002 - Chatsky's name
     ) -> Context:
         """See Chatsky's `Context.connected`."""
         dialog = storage.dialog if isinstance(storage, TurnStorage) else None
@@ -135,10 +138,6 @@ class TurnContext(Context):  # type: ignore[misc]
 _INFO = ("current_turn_id", "created_at", "updated_at", "misc", "framework_data")
 _MESSAGES = _Messages()
 _LABELS = _Labels()
-
-
-def _hash(item: bytes) -> bytes:
-    return chatsky.core.ctx_dict._get_hash(item)
 
 
 def make_pipelines_use_it() -> None:

@@ -6,7 +6,7 @@ dialog without gaps is one range here, however long.
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, overload
+from typing import overload
 
 
 class TurnIds(Sequence[int]):
@@ -91,12 +91,11 @@ class TurnIds(Sequence[int]):
             place -= len(ids)
         raise IndexError(f"turn ids: there are {len(self)}, asked for number {index}")
 
-    def __eq__(self, other: Any) -> bool:
+    def __eq__(self, other: object) -> bool:
         if isinstance(other, TurnIds):
             return self._ranges == other._ranges
-        return (
-            list(self) == other if isinstance(other, list) else set(self) == other if isinstance(other, set) else False
-        )
+        # As the list that Chatsky's `keys()` gives.
+        return isinstance(other, list) and list(self) == other
 
     __hash__ = None  # type: ignore[assignment]  # it changes, as a set does
 
