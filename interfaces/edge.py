@@ -216,6 +216,15 @@ class Edge:
         """Take nothing more from users and answer what was taken. Returns at once, may be repeated."""
         self._stopping.set()
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping.is_set()
+
+    async def wait_stopping(self) -> None:
+        """Return once told to stop."""
+        await self._stopping.wait()
+
     async def run(self) -> None:
         """Until the interface's input ends or `stop`. Cancelled, it gives up at once.
 

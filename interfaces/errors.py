@@ -6,12 +6,14 @@
     │   │   ├── PublishNacked
     │   │   ├── PublishTimeout
     │   │   └── QueueStranded
-    │   └── StoreUnavailable
+    │   ├── StoreUnavailable
+    │   └── EdgeUnavailable
     ├── Unroutable             the broker has no queue for what was published
     ├── HeadersTooLarge        the broker would close the connection over this message's properties
     ├── RequestRejected        this request goes to the dead letters, with its reason
     ├── TurnAbandoned          leave the request unacknowledged: somebody else owns it now
     ├── VersionConflict        the context moved between load and commit: load again
+    ├── AttachmentRefused      this attachment cannot be had
     ├── AskTimeout             no reply arrived within the time the caller gave
     ├── RequestFailed          the reply says that the request got no answer, and why
     ├── MisuseError            the calling code is wrong; the message says how to mend it
@@ -101,6 +103,10 @@ class StoreUnavailable(Unavailable):
     """Redis cannot be reached, or the outcome of a script is unknown. Every script may be repeated."""
 
 
+class EdgeUnavailable(Unavailable):
+    """No edge of an interface answers, and only an edge has what is needed."""
+
+
 class Unroutable(SwitchboardError):
     """The broker returned a mandatory message: nothing is bound for its exchange and routing key."""
 
@@ -130,6 +136,10 @@ class TurnAbandoned(SwitchboardError):
 
 class VersionConflict(SwitchboardError):
     """Another writer committed to the context since it was loaded. Load again and decide anew."""
+
+
+class AttachmentRefused(SwitchboardError):
+    """This attachment cannot be had; the text says why. Asking again changes nothing."""
 
 
 class AskTimeout(SwitchboardError):

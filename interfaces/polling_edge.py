@@ -39,6 +39,10 @@ async def poll(interface: Any, runner: Callable[..., Any], stopping: asyncio.Eve
             await interface.connect(runner)
     except StrayCancellationError:
         pass  # Interfaces of ours let through what ends the loop; Chatsky's return instead.
+    except Exception:
+        if not cycles.are_over:
+            raise
+        logger.exception("%s failed while it ended", type(interface).__name__)
     finally:
         del interface._polling_loop  # noqa: SLF001 - as above
     if cycles.fatal is not None:
@@ -53,14 +57,13 @@ class _Cycles:
         self._stopping = stopping
         self._backoff = FIRST_BACKOFF_SECONDS
         self.fatal: Fatal | None = None
+        self.are_over = False
 
     async def run_one(self, pipeline_runner: Callable[..., Any], timeout: float = 0) -> None:
         """Request, take the messages through the pipeline, respond, pause; in the place of `_polling_loop`.
 
         `CancelledError` ends the interface's loop: it is the one thing that both libraries take for a wish to stop.
         """
-        if self._stopping.is_set():
-            raise asyncio.CancelledError
         try:
             updates = await self._take()
             responses = await self._run(pipeline_runner, updates)
@@ -68,8 +71,12 @@ class _Cycles:
             if responses:
                 with stray_cancellations_caught():
                     await call_sync_or_async(self._interface._respond, responses)  # noqa: SLF001 - the seed's name
+        except asyncio.CancelledError:
+            self.are_over = True
+            raise
         except Fatal as error:
             self.fatal = error  # Chatsky's `connect` swallows whatever it is.
+            self.are_over = True
             raise asyncio.CancelledError from error
         except Exception as error:  # noqa: BLE001 - foreign code, and no bad cycle ends polling
             self._tell(error)
@@ -81,6 +88,8 @@ class _Cycles:
 
     async def _take(self) -> list[tuple[Any, Any]]:
         """What users sent. Ends the loop where nothing more is to be taken, or there is no more input."""
+        if self._stopping.is_set():
+            raise asyncio.CancelledError
         requesting = asyncio.create_task(_request(self._interface), name="await users' messages")
         stopped = asyncio.create_task(self._stopping.wait(), name="await the stop")
         try:
