@@ -6,7 +6,7 @@ Served in the order of arrival, so that a large one is never overtaken for ever.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 
 class ByteBudget:
@@ -40,7 +40,8 @@ class ByteBudget:
             if granted.done() and not granted.cancelled():
                 self._give_back(size)  # granted in the tick of the cancellation
             else:
-                self._waiting.remove(entry)
+                with suppress(ValueError):  # whoever gave bytes back has already passed it over
+                    self._waiting.remove(entry)
                 self._grant()  # it may have been what all behind it waited for
             raise
 

@@ -22,7 +22,8 @@
     └── Fatal                  end the process with `exit_code`
         ├── SettingsInvalid, AppInvalid, BrokerRefused, StoreRefused, ConsumerLost
 
-Foreign errors (aio-pika, redis, obstore, pydantic) are mapped to these where they enter, never further in, and keep their cause.
+Foreign errors (aio-pika, redis, obstore, pydantic) are mapped to these where they enter, never further in, and keep
+their cause.
 """
 
 from enum import IntEnum, StrEnum

@@ -41,14 +41,19 @@ class Reference:
     @property
     def key(self) -> str:
         """Where the bytes are in every store, below its URL."""
-        return f"{KEYS}/{self.digest[:2]}/{self.digest}"
+        return f"{group_prefix(int(self.digest[:2], 16))}/{self.digest}"
 
     def __str__(self) -> str:
         return f"{PREFIX}{self.digest}:{self.size}"
 
 
-KEYS: Final = "sha256"
-"""What every key begins with."""
+GROUPS: Final = 256
+"""Keys are in this many folders, evenly filled, so that no listing is long and no directory large."""
 
-KEY_SHAPE: Final = re.compile(rf"{KEYS}/([0-9a-f]{{2}})/\1[0-9a-f]{{62}}", re.ASCII)
+KEY_SHAPE: Final = re.compile(r"sha256/([0-9a-f]{2})/\1[0-9a-f]{62}", re.ASCII)
 """What `Reference.key` looks like. Whatever else somebody keeps beside it is not ours to delete."""
+
+
+def group_prefix(group: int) -> str:
+    """What the keys of a group begin with."""
+    return f"sha256/{group:02x}"
