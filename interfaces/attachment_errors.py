@@ -13,12 +13,13 @@ from interfaces.errors import AttachmentMissing, AttachmentStoreUnavailable
 from interfaces.references import Reference
 
 _HINTS: Final = (
+    (r"BadScheme", "its address is http://; set AWS_ALLOW_HTTP=true where that is meant"),
     (r"NoSuchBucket|ContainerNotFound|not found", "create the bucket, container or directory"),
     (
-        r"Permission|Unauthenticated|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|403|401",
+        r"Permission|Unauthenticated|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|\b40[13]\b",
         "check its credentials",
     ),
-    (r"[Mm]issing|must be specified|BadScheme|not allowed", "set its environment variables (docs/attachments.md)"),
+    (r"[Mm]issing|must be specified", "set its environment variables (docs/attachments.md)"),
 )
 _ELSE: Final = "check that it can be reached from here"
 
@@ -51,6 +52,6 @@ def missing(url: str, reference: Reference) -> str:
 
 def _unavailable(url: str, error: Exception) -> AttachmentStoreUnavailable:
     # The first line; behind it stands what Rust's debugger shows. A query may be signed, which makes it a credential.
-    text = re.sub(r"\?[^\s)\"']*", "?...", str(error).partition("\n")[0])
+    text = re.sub(r"(https?://[^\s?]+)\?[^\s)\"']*", r"\1?...", str(error).partition("\n")[0])
     hint = next((hint for pattern, hint in _HINTS if re.search(pattern, f"{type(error).__name__} {error}")), _ELSE)
     return AttachmentStoreUnavailable(f"attachment store {url}: {text}; {hint}")

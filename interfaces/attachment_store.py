@@ -23,7 +23,7 @@ from interfaces.references import GROUPS, KEY_SHAPE, Reference, group_prefix
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+    from obstore.store import ObjectStore, RetryConfig
 
 MEMORY: Final = "memory"
 SCHEMES: Final = (MEMORY, "file", "s3", "gs", "az")
@@ -47,7 +47,6 @@ PAGE: Final = 50
 PARTIAL_SECONDS: Final = 3600.0
 """After which a half-written file is what a killed process left."""
 
-_CLIENT: "ClientConfig" = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(minutes=2)}
 _RETRIES: "RetryConfig" = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
 """For a lost packet, not for an outage: that is waited out by whoever knows what waits with it."""
 
@@ -169,7 +168,8 @@ class AttachmentStore:
             return _memory_of_this_process()
         if urlsplit(self.url).scheme == "file":
             return from_url(self.url, mkdir=True)
-        return from_url(self.url, client_options=_CLIENT, retry_config=_RETRIES)
+        # No client options: they would replace those of the environment (AWS_ALLOW_HTTP).
+        return from_url(self.url, retry_config=_RETRIES)
 
     def _refuse_large(self, size: int, what: str) -> None:
         if size > self.max_bytes:

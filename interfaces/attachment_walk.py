@@ -1,7 +1,8 @@
 """Finds every file in a message's attachments, however deep, and builds a message in which some are changed.
 
 Files are attachments of the kinds that have bytes, also in a media group, and also in fields nobody declared (a
-`thumbnail` of Telegram's), where they are models or plain JSON. The message given is never changed. Used by the attachment transfer.
+`thumbnail` of Telegram's), where they are models or plain JSON. The message given is never changed. Used by the
+attachment transfer.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

@@ -7,7 +7,7 @@ silent: `Neglected` counts it and tells the log. Used by the edge and by the wor
 import logging
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel
 
@@ -23,7 +23,7 @@ def keep_supported(message: M, types: Collection[type]) -> tuple[M, list[str]]:
     type is among `types`, with those of its members that are, and goes with the last of them.
     """
     dropped: list[str] = []
-    before: Sequence[Any] = getattr(message, "attachments", None) or []
+    before: Sequence[BaseModel] = getattr(message, "attachments", None) or []
     kept = [found for attachment in before if (found := _kept(attachment, tuple(types), dropped)) is not None]
     return (message.model_copy(update={"attachments": kept}) if dropped else message), dropped
 
@@ -43,7 +43,7 @@ class Neglected:
             logger.log(level, "%s cannot %s attachments of type %s: neglected", self._interface, action, kind)
 
 
-def _kept(attachment: Any, types: tuple[type, ...], dropped: list[str]) -> Any:
+def _kept(attachment: BaseModel, types: tuple[type, ...], dropped: list[str]) -> BaseModel | None:
     if not isinstance(attachment, types):
         dropped.append(type(attachment).__name__)
         return None

@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     attachments_url: str = Field(
         default="memory://",
         description="Where bytes of attachments are: file:///directory, s3://bucket/prefix, gs://bucket/prefix, "
-        "az://account/container/prefix, or memory:// inside this process. Credentials come from the store's own "
+        "az://container/prefix, or memory:// inside this process. Credentials come from the store's own "
         "variables.",
     )
     attachments_max_bytes: int = Field(
