@@ -6,7 +6,7 @@ contract v1, "Attachments". All edges of one name share a queue, which goes afte
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -20,7 +20,10 @@ from interfaces.brokers import Broker, Delivery, Outgoing, Properties
 from interfaces.consumers import KeptConsumer
 from interfaces.envelope import JSON, VERSION, first_fault, may_reply_to
 from interfaces.errors import (
-    AttachmentRefused,
+    AttachmentMissing,
+    AttachmentReferenceInvalid,
+    AttachmentStoreUnavailable,
+    AttachmentTooLarge,
     BrokerUnavailable,
     EdgeUnavailable,
     SwitchboardError,
@@ -60,7 +63,15 @@ class AttachmentRequest(BaseModel):
     id: str = Field(min_length=1, max_length=MAX_ID_CHARACTERS, description="The attachment's `id`.")
 
 
-FaultCode = Literal["bad-request", "not-fetched", "not-kept"]
+FaultCode = Literal["bad-request", "not-fetched", "too-large", "not-kept"]
+
+FAULTS: Final[Mapping[FaultCode, type[SwitchboardError]]] = {
+    "bad-request": AttachmentMissing,
+    "not-fetched": AttachmentMissing,
+    "too-large": AttachmentTooLarge,
+    "not-kept": AttachmentStoreUnavailable,
+}
+"""What is raised in the worker for each."""
 
 
 class AttachmentFault(BaseModel):
@@ -79,7 +90,6 @@ class AttachmentAnswer(BaseModel):
     id: str | None = None
     reference: str | None = None
     size: int | None = Field(default=None, ge=0, description="In bytes.")
-    media_type: str | None = None
     error: AttachmentFault | None = None
 
 
@@ -145,10 +155,12 @@ class AttachmentRequests:
             return _fault(request.id, "not-fetched", f"{type(error).__name__}: {error}")
         try:
             kept = await self._keep(data)
+        except AttachmentTooLarge as error:
+            return _fault(request.id, "too-large", str(error))
         except Exception as error:
             logger.exception("attachment %r could not be kept", request.id)
-            return _fault(request.id, "not-kept", f"{type(error).__name__}: {error}")
-        return AttachmentAnswer(id=request.id, reference=kept.uri, size=kept.size, media_type=kept.media_type)
+            return _fault(request.id, "not-kept", str(error))
+        return AttachmentAnswer(id=request.id, reference=str(kept), size=kept.size)
 
     async def _publish(self, answer: AttachmentAnswer, reply_to: str, correlation_id: str | None) -> None:
         outgoing = _outgoing(reply_to, answer, Properties(correlation_id=correlation_id))
@@ -179,7 +191,7 @@ class EdgeResolver:
         """The reference to what an edge named `interface` has put into the store for this id.
 
         Raises `EdgeUnavailable` where none answers within `timeout` seconds, at once where none was there for an hour;
-        `AttachmentRefused` where the edge cannot fetch or keep it.
+        `AttachmentMissing`, `AttachmentTooLarge` or `AttachmentStoreUnavailable` where the edge cannot give it.
         """
         queue = self._topology.edge_queue(interface)
         request = AttachmentRequest(id=attachment_id)
@@ -193,12 +205,13 @@ class EdgeResolver:
                 f"attachment {attachment_id[:60]!r} can be fetched by an edge of {interface!r} alone, and "
                 f"{await self._missing(queue, timeout)}: start one with `switchboard edge ... --name {interface}`"
             ) from error
-        if answer.error is not None or answer.reference is None:
-            fault = answer.error or AttachmentFault(code="not-kept", detail="the answer holds no reference")
-            raise AttachmentRefused(
-                f"edge {interface!r}, attachment {attachment_id[:60]!r}: {fault.code}, {fault.detail}"
-            )
-        return Reference(uri=answer.reference, size=answer.size, media_type=answer.media_type)
+        if answer.error is not None:
+            where = f"edge {interface!r}, attachment {attachment_id[:60]!r}"
+            raise FAULTS[answer.error.code](f"{where}: {answer.error.detail}")
+        reference = Reference.parse(answer.reference or "")
+        if reference is None:
+            raise AttachmentReferenceInvalid(f"edge {interface!r} answered with {answer.reference!r}, no reference")
+        return reference
 
     async def close(self) -> None:
         """Drop the queue for answers; calls that still wait fail."""

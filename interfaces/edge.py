@@ -8,21 +8,20 @@ failed poll, hold up all chats for one, keep running when told to stop. Called b
 import asyncio
 import logging
 import re
-from collections import Counter
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Collection, Coroutine, Hashable
 from typing import Any, Final
 from uuid import uuid4
 
-from interfaces import telegram
+from interfaces import messages, telegram
 from interfaces.attachment_requests import AttachmentRequests
 from interfaces.attachment_transfer import AttachmentTransfer
 from interfaces.client import BrokerClient
 from interfaces.context import Context
 from interfaces.envelope import INTERFACE_NAME, context_id
 from interfaces.errors import BrokerUnavailable, MisuseError
-from interfaces.messages import Message, Origin
+from interfaces.messages import CallbackQuery, DataModel, Message, Origin
 from interfaces.polling_edge import poll
-from interfaces.supported_attachments import keep_supported
+from interfaces.supported_attachments import Neglected, keep_supported
 from interfaces.turnstiles import Turnstiles
 
 logger = logging.getLogger(__name__)
@@ -58,16 +57,18 @@ class EdgeRunner:
         self._client = client
         self._name = name
         self._transfer = transfer
-        self._requested = _supported(interface, "supported_request_attachment_types")
-        self._responded = _supported(interface, "supported_response_attachment_types")
+        self._requested = _supported(interface, "request")
+        self._responded = _supported(interface, "response")
+        if self._requested is not None:
+            # No file but an event. Chatsky's Telegram interfaces make them, and do not name them in their set.
+            self._requested.append(CallbackQuery)
         self._turnstiles = Turnstiles()
         self._is_closed = False
         self._idle = asyncio.Event()
         self._idle.set()
         self.running = 0
         """Turns asked for and not answered yet."""
-        self.dropped: Counter[str] = Counter()
-        """Attachments that the interface does not support, by type."""
+        self.neglected = Neglected(name)
 
     async def __call__(
         self, message: Any, ctx_id: Hashable | None = None, update_ctx_misc: dict[str, Any] | None = None
@@ -96,32 +97,30 @@ class EdgeRunner:
         await self._idle.wait()
 
     async def _ask(self, message: Any, ctx_id: str, update_ctx_misc: dict[str, Any] | None) -> Any:
-        request = _ours(message)
-        origin = request.origin or Origin()
-        request = request.model_copy(update={"origin": origin.model_copy(update={"interface": self._name})})
-        request = await self._transfer.upload(self._kept(request, self._requested, "sent by a user"))
+        request = self._kept(_ours(message), self._requested, "receive")
+        origin = (request.origin or Origin()).model_copy(update={"interface": self._name})
+        request = await self._transfer.upload(request.model_copy(update={"origin": origin}))
         context = await self._client(request, ctx_id, update_ctx_misc)
         turn = context.current_turn_id
         if (response := context.responses.get(turn)) is not None:
-            response = self._kept(response, self._responded, "of a reply")
-            context.responses[turn] = await self._transfer.localize(response)
-        if isinstance(message, Message | str):
-            return context
-        return _theirs(context, message)
+            context.responses[turn] = await self._transfer.localize(self._kept(response, self._responded, "send"))
+        return context if isinstance(message, Message | str) else _theirs(context, message)
 
-    def _kept(self, message: Message, types: set[Any] | None, which: str) -> Message:
+    def _kept(self, message: Message, types: Collection[type] | None, action: str) -> Message:
         if types is None:
             return message
-        message, dropped = keep_supported(message, types)
-        for kind in dropped:
-            self.dropped[kind] += 1
-            logger.warning("%s: an attachment %s was dropped, %r is not supported", self._name, which, kind)
+        message, kinds = keep_supported(message, types)
+        self.neglected.note(kinds, action)
         return message
 
 
-def _supported(interface: Any, name: str) -> set[Any] | None:
-    """Types of attachment in one direction; `None` for an interface that does not deal with attachments itself."""
-    return getattr(interface, name, None) if callable(getattr(interface, "get_attachment_bytes", None)) else None
+def _supported(interface: Any, direction: str) -> list[type] | None:
+    """Our own types of attachment that the interface takes; `None` for one that does not deal with attachments."""
+    if not callable(getattr(interface, "get_attachment_bytes", None)):
+        return None
+    theirs = getattr(interface, f"supported_{direction}_attachment_types")
+    # Chatsky's have the names of ours.
+    return [kind if issubclass(kind, DataModel) else getattr(messages, kind.__name__, kind) for kind in theirs]
 
 
 def _ours(message: Any) -> Message:
@@ -137,11 +136,10 @@ def _ours(message: Any) -> Message:
 def _theirs(context: Context, request: Any) -> Any:
     from interfaces import bridge  # as above
 
-    turn = context.current_turn_id
     context.requests.clear()
     theirs = bridge.to_chatsky_context(context)
     # The very message: it holds what did not travel, such as the messenger's own object in `origin`.
-    theirs.requests[turn] = request
+    theirs.requests[context.current_turn_id] = request
     return theirs
 
 

@@ -7,20 +7,24 @@
     │   │   ├── PublishTimeout
     │   │   └── QueueStranded
     │   ├── StoreUnavailable
+    │   ├── AttachmentStoreUnavailable
     │   └── EdgeUnavailable
     ├── Unroutable             the broker has no queue for what was published
     ├── HeadersTooLarge        the broker would close the connection over this message's properties
     ├── RequestRejected        this request goes to the dead letters, with its reason
     ├── TurnAbandoned          leave the request unacknowledged: somebody else owns it now
     ├── VersionConflict        the context moved between load and commit: load again
-    ├── AttachmentRefused      this attachment cannot be had
     ├── AskTimeout             no reply arrived within the time the caller gave
     ├── RequestFailed          the reply says that the request got no answer, and why
+    ├── AttachmentError        this attachment cannot be had or kept, however often it is tried
+    │   ├── AttachmentReferenceInvalid, AttachmentTooLarge, AttachmentCorrupt, AttachmentMissing
+    │   └── AttachmentStoreNotShared
     ├── MisuseError            the calling code is wrong; the message says how to mend it
     └── Fatal                  end the process with `exit_code`
         ├── SettingsInvalid, AppInvalid, BrokerRefused, StoreRefused, ConsumerLost
 
-Foreign errors (aio-pika, redis, pydantic) are mapped to these where they enter, never further in, and keep their cause.
+Foreign errors (aio-pika, redis, obstore, pydantic) are mapped to these where they enter, never further in, and keep
+their cause.
 """
 
 from enum import IntEnum, StrEnum
@@ -105,6 +109,8 @@ class StoreUnavailable(Unavailable):
 
 class EdgeUnavailable(Unavailable):
     """No edge of an interface answers, and only an edge has what is needed."""
+class AttachmentStoreUnavailable(Unavailable):
+    """The attachment store cannot be reached, or refuses what is asked of it until somebody mends its settings."""
 
 
 class Unroutable(SwitchboardError):
@@ -138,10 +144,6 @@ class VersionConflict(SwitchboardError):
     """Another writer committed to the context since it was loaded. Load again and decide anew."""
 
 
-class AttachmentRefused(SwitchboardError):
-    """This attachment cannot be had; the text says why. Asking again changes nothing."""
-
-
 class AskTimeout(SwitchboardError):
     """No reply within the caller's time. The request itself may still be processed."""
 
@@ -153,6 +155,30 @@ class RequestFailed(SwitchboardError):
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
+
+
+class AttachmentError(SwitchboardError):
+    """One attachment cannot be read or kept, and trying again would not help. Everything else goes on."""
+
+
+class AttachmentReferenceInvalid(AttachmentError):
+    """An attachment's id begins like a reference to stored bytes and is none."""
+
+
+class AttachmentTooLarge(AttachmentError):
+    """More bytes than one attachment may have here. Nothing was read or kept."""
+
+
+class AttachmentCorrupt(AttachmentError):
+    """What the store holds, or what a file held a moment ago, is not what was promised: truncated, or other bytes."""
+
+
+class AttachmentMissing(AttachmentError):
+    """There are no such bytes, or there are none any more: never stored here, expired, or no readable file."""
+
+
+class AttachmentStoreNotShared(AttachmentError):
+    """The attachment would be kept where nobody who is to read it can."""
 
 
 class MisuseError(SwitchboardError):

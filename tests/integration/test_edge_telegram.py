@@ -1,6 +1,5 @@
 """Chatsky's Telegram interfaces, unchanged, in an edge process before the broker, and a bot in a worker process."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path

@@ -7,18 +7,24 @@ ends without it.
 import asyncio
 import inspect
 import logging
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import click
 
+from interfaces.attachment_requests import AttachmentRequests
 from interfaces.attachment_transfer import AttachmentTransfer
+from interfaces.brokers import Broker
 from interfaces.brokers.opening import open_broker
 from interfaces.client import BrokerClient
-from interfaces.edge import Edge
+from interfaces.edge import Edge, edge_name
 from interfaces.errors import AppInvalid, ExitCode, SwitchboardError
 from interfaces.nested_loops import nested_loops_prevented
+from interfaces.topology import Topology
 from worker.apps import load_object
-from worker.cli.commands import BROKER_FIELDS, Command, examples, exit_code, tell, with_settings
+from worker.attachments import open_transfer
+from worker.cli.commands import ATTACHMENT_FIELDS, BROKER_FIELDS, Command, examples, exit_code, tell, with_settings
 from worker.cli.ending import end_on_signals, leave, until_ended
 from worker.cli.logs import LEVELS, log_to_stderr
 from worker.cli.servers import refuse_memory
@@ -47,7 +53,7 @@ logger = logging.getLogger(__name__)
     help="Seconds to wait for the reply to a message.",
 )
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What is logged.")
-@with_settings(*BROKER_FIELDS, "drain_timeout")
+@with_settings(*BROKER_FIELDS, "drain_timeout", *ATTACHMENT_FIELDS)
 def command(interface: str, name: str | None, timeout: float, log_level: str, settings: Settings) -> None:
     """Put a messenger interface in front of the broker.
 
@@ -83,7 +89,15 @@ async def _supervise(interface: Any, name: str | None, timeout: float, settings:
     """Run the edge until it ends or is told to. Ends the process itself where something may be left running."""
     broker = open_broker(settings.amqp_url.get_secret_value(), publish_timeout=settings.publish_timeout)
     client = BrokerClient(namespace=settings.namespace, broker=broker, timeout=timeout)
-    edge = Edge(interface, client, AttachmentTransfer(), name=name, drain_timeout=settings.drain_timeout)
+    transfer = open_transfer(_with_directory_of(interface, settings))
+    edge = Edge(
+        interface,
+        client,
+        transfer,
+        name=name,
+        requests=_requests(interface, edge_name(interface, name), broker, transfer, settings),
+        drain_timeout=settings.drain_timeout,
+    )
     working = asyncio.create_task(_work(edge, client), name="edge")
     ending = end_on_signals(edge.stop, working, settings.drain_timeout, "messages that were taken")
     overdue = asyncio.create_task(ending.wait(), name="await the end")
@@ -101,6 +115,23 @@ async def _supervise(interface: Any, name: str | None, timeout: float, settings:
     logger.info("edge stopped")
     if edge.is_stopping:
         leave(ExitCode.OK)
+
+
+def _with_directory_of(interface: Any, settings: Settings) -> Settings:
+    """Keep attachments where the interface does, unless it was said where, or that is everybody's directory."""
+    own = getattr(interface, "attachments_directory", None)
+    if "attachments_directory" in settings.model_fields_set or own in (None, Path(tempfile.gettempdir())):
+        return settings
+    return settings.model_copy(update={"attachments_directory": Path(own)})
+
+
+def _requests(
+    interface: Any, name: str, broker: Broker, transfer: AttachmentTransfer, settings: Settings
+) -> AttachmentRequests | None:
+    fetch = getattr(interface, "get_attachment_bytes", None)
+    if not callable(fetch):
+        return None
+    return AttachmentRequests(broker, Topology(namespace=settings.namespace), name, fetch, transfer.keep)
 
 
 async def _work(edge: Edge, client: BrokerClient) -> None:
