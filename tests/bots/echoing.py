@@ -1,6 +1,6 @@
 """Says back what it is told, attachments included, each file with its bytes in reverse order.
 
-A chat whose id begins with "slow" or whose text is "slow" takes two seconds.
+A message "slow" takes two seconds, "fail" fails, and "album" gets its file back as a group, as it was and in reverse.
 """
 
 import asyncio
@@ -18,16 +18,13 @@ async def bot(ctx: Context) -> Message | None:
         await asyncio.sleep(2)
     if request.text == "fail":
         raise ValueError("told to")
-    said = [f"{ctx.current_turn_id}: {request.text}"]
-    said += [query.query_string for query in request.attachments or [] if isinstance(query, CallbackQuery)]
-    attachments = [
-        await _back(ctx, attachment)
-        for attachment in request.attachments or []
-        if not isinstance(attachment, CallbackQuery)
-    ]
+    attachments = list(request.attachments or [])
+    said = [str(ctx.current_turn_id), str(request.text)]
+    said += [query.query_string for query in attachments if isinstance(query, CallbackQuery)]
+    back = [await _back(ctx, attachment) for attachment in attachments if not isinstance(attachment, CallbackQuery)]
     if request.text == "album":
-        attachments = [MediaGroup(group=attachments)]
-    return Message("; ".join(said), attachments=attachments or None)
+        back = [MediaGroup(group=[*back, *attachments])]
+    return Message(": ".join(said), attachments=back or None)
 
 
 async def _back(ctx: Context, attachment: Any) -> Any:

@@ -49,6 +49,10 @@ class Sent:
         (data,) = self.files.values()
         return data
 
+    def attached(self, media: dict[str, str]) -> bytes:
+        """The file of one member of its media group."""
+        return self.files[media["media"].removeprefix("attach://")]
+
 
 class BotApi:
     """The server, and its users' side. Use it as `async with BotApi() as api`."""
@@ -82,11 +86,11 @@ class BotApi:
         self._server.stop()
         await self._server.close_all_connections()
 
-    def file(self, data: bytes) -> str:
-        """Upload a file as a user does; its id."""
+    def file(self, data: bytes) -> dict[str, Any]:
+        """Upload a file as a user does; what a message says of it."""
         file_id = f"file-{next(self._ids)}-{hashlib.sha256(data).hexdigest()[:8]}"
         self._files[file_id] = data
-        return file_id
+        return {"file_id": file_id, "file_unique_id": file_id, "file_size": len(data)}
 
     async def say(self, chat: int, text: str | None = None, **content: Any) -> None:
         """Send a message of the user of `chat`: its text, or content such as `document={"file_id": ...}`."""
