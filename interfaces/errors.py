@@ -7,7 +7,8 @@
     │   │   ├── PublishTimeout
     │   │   └── QueueStranded
     │   ├── StoreUnavailable
-    │   └── AttachmentStoreUnavailable
+    │   ├── AttachmentStoreUnavailable
+    │   └── EdgeUnavailable
     ├── Unroutable             the broker has no queue for what was published
     ├── HeadersTooLarge        the broker would close the connection over this message's properties
     ├── RequestRejected        this request goes to the dead letters, with its reason
@@ -106,6 +107,8 @@ class StoreUnavailable(Unavailable):
     """Redis cannot be reached, or the outcome of a script is unknown. Every script may be repeated."""
 
 
+class EdgeUnavailable(Unavailable):
+    """No edge of an interface answers, and only an edge has what is needed."""
 class AttachmentStoreUnavailable(Unavailable):
     """The attachment store cannot be reached, or refuses what is asked of it until somebody mends its settings."""
 
