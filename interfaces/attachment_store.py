@@ -144,6 +144,8 @@ class AttachmentStore:
         One call is bounded, and calls from any number of processes at once do no harm. Objects of other shapes of name
         are not touched.
         """
+        if self.is_memory and not _memory_of_this_process.cache_info().currsize:
+            return 0  # Where no attachment is ever moved, its library is not imported.
         import obstore
 
         deleted = 0
