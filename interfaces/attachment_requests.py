@@ -199,7 +199,7 @@ class EdgeResolver:
         retrying = AsyncRetrying(retry=retry_if_exception_type(BrokerUnavailable), wait=OUTAGE_WAIT)
         try:
             async with asyncio.timeout(timeout):
-                answer = await retrying(self._ask, _outgoing(queue, request, properties))
+                answer: AttachmentAnswer = await retrying(self._ask, _outgoing(queue, request, properties))
         except (TimeoutError, Unroutable) as error:
             raise EdgeUnavailable(
                 f"attachment {attachment_id[:60]!r} can be fetched by an edge of {interface!r} alone, and "

@@ -84,7 +84,7 @@ class _StandIn:
     def run_polling(self, *args: Any, **options: Any) -> None:
         """Note to fetch updates."""
         updater = self._updater("run_polling")
-        wanted = {"bootstrap_retries": -1, "error_callback": _log_failed_fetch}
+        wanted: dict[str, Any] = {"bootstrap_retries": -1, "error_callback": _log_failed_fetch}
         wanted |= self._options(self._application.run_polling, args, options)
         self.start_updater = partial(updater.start_polling, **wanted)
 

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,7 +93,7 @@ async def test_a_slow_dialog_holds_up_no_other_chat_and_a_failed_one_ends_nothin
     assert "handler-failed" in edge.log
 
 
-FILES = {
+FILES: dict[str, tuple[str, dict[str, Any]]] = {
     "document": ("sendDocument", {"file_name": "report.pdf", "mime_type": "application/pdf"}),
     "voice": ("sendVoice", {"duration": 3, "mime_type": "audio/ogg"}),
     "audio": ("sendAudio", {"duration": 3, "title": "A song"}),

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
     cls=Command,
     epilog=examples(
         "switchboard edge my_bot.telegram:interface --amqp-url amqp://rabbitmq",
-        "switchboard edge my_bot.telegram:interface --name support   # replies and attachments go by this name",
+        "switchboard edge my_bot.telegram:interface --name support    # how bots see where it comes from",
         "switchboard edge chatsky.messengers.console:CLIMessengerInterface",
     ),
 )
