@@ -19,6 +19,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from interfaces.errors import AppInvalid, ConsumerLost, MisuseError
 from interfaces.foreign import stray_cancellations_caught
 from interfaces.lanes import Lanes
+from interfaces.telegram_files import stream_sent_files
 
 if TYPE_CHECKING:
     from telegram.ext import Application, Updater
@@ -46,6 +47,8 @@ async def serve(interface: Any, runner: Callable[..., Any], stopping: asyncio.Ev
     Raises `AppInvalid` where Telegram refuses the token, and `ConsumerLost` where fetching has ended by itself.
     """
     application: AnyApplication = interface.application
+    if callable(getattr(interface, "cast_message_to_telegram_and_send", None)):
+        stream_sent_files(interface)
     start_updater = await _connect(interface, runner)
     chats = _Chats(application)
     if application.updater is not None:
