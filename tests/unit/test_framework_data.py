@@ -35,7 +35,7 @@ def round_trip(written: FrameworkData) -> FrameworkData:
     return read_framework_data(from_json(to_json(write_framework_data(written))))
 
 
-VALUES = [
+VALUES: list[Any] = [
     *("", "Ada", 0, 1.5, True, None, [1, [None]], {"a": {"b": []}}, "gASVJgAAAAAAAACMCGJ1aWx0aW5z"),
     *(date(2026, 2, 3), datetime(2026, 2, 3, 4, 5, tzinfo=UTC), time(4, 5), timedelta(days=1, microseconds=1)),
     *(Decimal("1.10"), UUID(int=7), (1, "two"), {1, 2}),
@@ -66,7 +66,9 @@ def test_groups_and_missing_slots_come_back() -> None:
 
 
 def test_the_error_of_an_extraction_is_kept_as_its_text() -> None:
-    slot = round_trip(data(place=missing(ZeroDivisionError("division by zero")))).slot_manager.get_extracted_slot("place")
+    slot = round_trip(data(place=missing(ZeroDivisionError("division by zero")))).slot_manager.get_extracted_slot(
+        "place"
+    )
     assert str(slot.extracted_value) == "division by zero"
 
 
