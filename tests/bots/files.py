@@ -1,7 +1,7 @@
 """A bot that reads every file it is sent and answers with one of its own, and an interface that sends it files.
 
-The interface takes what it sends from `files.json` in the directory `FILES`, a list of polls, each a list of messages of
-[type, path] pairs; it appends what it was answered to `answers.jsonl` there.
+The interface takes what it sends from `files.json` in the directory `FILES`: a list of polls, each a list of messages
+of [type, path] pairs. It appends what it was answered to `answers.jsonl` there.
 """
 
 import hashlib
@@ -9,12 +9,14 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import ClassVar
 
 import interfaces
 from interfaces import Context, DataAttachment, Document, MediaGroup, Message, MessengerInterfaceWithAttachments
 from interfaces.errors import AttachmentError
 from interfaces.messengers import PollingMessengerInterface, Updates
 
+MARK = b"seen"
 FILES = Path(os.environ.get("FILES", tempfile.gettempdir()))
 
 
@@ -34,7 +36,7 @@ async def careful(ctx: Context) -> str:
 
 
 async def bot(ctx: Context) -> Message:
-    """Tell what was read, and send the last file back, the other way round."""
+    """Tell what was read, and send the last file back, with a mark at its end."""
     told: list[str] = []
     data = b""
     for attachment in ctx.last_request.attachments or []:
@@ -43,15 +45,16 @@ async def bot(ctx: Context) -> Message:
             data = await ctx.attachment_bytes(file)
             told.append(digest(data))
     answer = FILES / f"answer-{ctx.request_id}"
-    answer.write_bytes(data[::-1])
+    with answer.open("wb") as file:
+        file.writelines((data, MARK))
     return Message(" ".join(told), attachments=[Document(source=answer)])
 
 
 class FileInterface(PollingMessengerInterface, MessengerInterfaceWithAttachments):
     """Sends one poll's messages after the other, each in a context of its own, and ends."""
 
-    supported_request_attachment_types = {DataAttachment, MediaGroup}
-    supported_response_attachment_types = {DataAttachment}
+    supported_request_attachment_types: ClassVar = {DataAttachment, MediaGroup}
+    supported_response_attachment_types: ClassVar = {DataAttachment}
 
     def __init__(self) -> None:
         super().__init__(FILES / "edge")

@@ -1,4 +1,4 @@
-"""`Pipeline(messenger_interface=RabbitMQMessengerInterface(...)).run()`: the broker in front of a plain Chatsky program."""
+"""`Pipeline(messenger_interface=RabbitMQMessengerInterface(...)).run()`: a plain Chatsky program behind the broker."""
 
 import asyncio
 import os

@@ -1,7 +1,7 @@
 """Turns of a Chatsky pipeline on the memory store, with what may go wrong at each step."""
 
 from collections.abc import AsyncIterator, Hashable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from chatsky import PRE_RESPONSE, RESPONSE, TRANSITIONS, BaseProcessing, BaseResponse, Message, Pipeline
@@ -113,7 +113,7 @@ async def test_the_users_pipeline_and_its_storage_are_left_alone(bench: Bench) -
 
 
 class FailTwice(BaseProcessing):
-    tries: list[dict[str, Any]] = []
+    tries: ClassVar[list[dict[str, Any]]] = []
 
     async def call(self, ctx: ChatskyContext) -> None:
         self.tries.append({"misc": dict(ctx.misc), "text": ctx.last_request.text, "turn": ctx.current_turn_id})
