@@ -86,7 +86,7 @@ def test_the_repr_of_settings_shows_no_password() -> None:
 
 
 def test_a_bad_attachments_url_is_refused_without_its_password() -> None:
-    with pytest.raises(SettingsInvalid, match="SWITCHBOARD_ATTACHMENTS_URL: .*credentials and options") as caught:
+    with pytest.raises(SettingsInvalid, match=r"SWITCHBOARD_ATTACHMENTS_URL: .*credentials and options") as caught:
         load_settings(attachments_url="s3://key:hunter2@bucket")
     assert "hunter2" not in str(caught.value)
 
