@@ -152,7 +152,7 @@ async def test_a_file_telegram_does_not_give_fails_that_message_alone(
     await api.say(1, "next")
     assert [sent.fields["text"] for sent in await api.received(1, 1)] == ["1: next"]
     assert "handler-failed" in edge.log
-    assert "invalid file_id" in bot.log
+    assert "Invalid file_id" in bot.log
 
 
 async def test_a_slow_dialog_is_answered_before_the_edge_ends(
