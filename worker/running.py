@@ -72,7 +72,7 @@ class Worker:
         Returns when stopped; `unfinished` then tells whether turns were given up. A cancellation gives up running turns
         at once; their requests come again. Raises a `Fatal` error where the work cannot be done.
         """
-        runner = TurnRunner(self._app, self._store, self.settings, self._interface.current)
+        runner = TurnRunner(self._app, self._store, self.settings, self._interface.current, self._interface)
         try:
             await self._until_stopped(self._open_servers())
             if not self._stop.is_set():
@@ -166,9 +166,9 @@ class Worker:
 
 
 def _as_app(app: Any) -> App:
-    if isinstance(app, HandlerApp | RunnerApp):
-        return app
-    return load_app(app) if isinstance(app, str) else adapt(app)
+    if isinstance(app, str):
+        return load_app(app)
+    return app if isinstance(app, HandlerApp | RunnerApp) else adapt(app)
 
 
 async def _patiently(server: str, opening: Callable[[], Awaitable[None]]) -> None:
