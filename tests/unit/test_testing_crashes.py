@@ -10,7 +10,10 @@ import pytest
 from interfaces.context import Context
 from interfaces.errors import RequestFailed
 from interfaces.messages import Message
+from interfaces.nested_loops import nested_loops_prevented
 from worker.testing import STEPS, Step, run_bot
+
+pytestmark = pytest.mark.filterwarnings("ignore:Accessing the 'model_fields'")  # Chatsky's pipelines do
 
 Bot = Callable[..., Any]
 
@@ -52,6 +55,24 @@ def pipeline_runner(runs: list[str]) -> Bot:
     return run
 
 
+def chatsky_pipeline(runs: list[str]) -> Any:
+    with nested_loops_prevented():
+        from chatsky import RESPONSE, TRANSITIONS, BaseResponse, MessageInitTypes, Pipeline
+        from chatsky import Context as ChatskyContext
+        from chatsky import Transition as Tr
+
+    class Count(BaseResponse):  # type: ignore[misc]  # Chatsky has no types
+        async def call(self, ctx: ChatskyContext) -> MessageInitTypes:
+            await asyncio.sleep(0)
+            runs.append(ctx.last_request.text)
+            ctx.misc["turns"] = ctx.misc.get("turns", 0) + 1
+            return f"{ctx.misc['turns']}: {ctx.last_request.text}"
+
+    counting = {RESPONSE: Count(), TRANSITIONS: [Tr(dst="counting")]}
+    script = {"flow": {"start": {TRANSITIONS: [Tr(dst="counting")]}, "counting": counting}}
+    return Pipeline(script, start_label=("flow", "start"))
+
+
 SEEN: dict[Step, dict[Step, int]] = {
     "load": {"load": 1, "run": 1, "commit": 1, "publish": 1, "ack": 1},
     "run": {"load": 2, "run": 1, "commit": 1, "publish": 1, "ack": 1},
@@ -62,7 +83,7 @@ SEEN: dict[Step, dict[Step, int]] = {
 """By the step the process dies before: what is done again by the one that takes over, and what is not."""
 
 
-@pytest.mark.parametrize("make", [handler, plain_function, pipeline_runner])
+@pytest.mark.parametrize("make", [handler, plain_function, pipeline_runner, chatsky_pipeline])
 @pytest.mark.parametrize("step", STEPS)
 async def test_a_turn_happens_once_wherever_its_process_dies(make: Callable[[list[str]], Bot], step: Step) -> None:
     runs: list[str] = []

@@ -10,6 +10,7 @@ import pytest
 from interfaces.context import Context
 from interfaces.errors import AppInvalid, AskTimeout, MisuseError, RequestFailed
 from interfaces.messages import Image, Location, Message
+from interfaces.nested_loops import nested_loops_prevented
 from worker.testing import CrashMissed, run_bot
 
 
@@ -119,6 +120,21 @@ async def test_a_plain_pipeline_runner_is_run() -> None:
     async with run_bot(runner) as running:
         reply = await running.user().say("hi")
     assert (reply.text, reply.misc) == ("ran hi", {"a": 1})
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the 'model_fields'")  # Chatsky's pipelines do
+async def test_a_chatsky_pipeline_is_run_and_its_labels_are_read() -> None:
+    with nested_loops_prevented():
+        from chatsky import RESPONSE, TRANSITIONS, Pipeline
+        from chatsky import Transition as Tr
+
+    script = {"flow": {"start": {TRANSITIONS: [Tr(dst="end")]}, "end": {RESPONSE: "Hello!", TRANSITIONS: []}}}
+    async with run_bot(Pipeline(script, start_label=("flow", "start"))) as running:
+        ada = running.user("ada")
+        reply = await ada.say("hi")
+        labels = (await ada.context()).labels
+    assert (reply.text, reply.turn) == ("Hello!", 1)
+    assert {number: label.node_name for number, label in labels.items()} == {0: "start", 1: "end"}
 
 
 async def test_a_bot_is_named_as_on_the_command_line() -> None:
