@@ -19,10 +19,11 @@ MAX_DEPTH: Final = 100
 MISSING: Final = ("chatsky.slots.slots", "SlotNotExtracted")
 
 _PLAIN: Final = frozenset(
-    "PROTO FRAME STOP MARK MEMOIZE PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET NONE NEWTRUE NEWFALSE INT BININT "
+    "PROTO FRAME STOP MARK MEMOIZE PUT BINPUT LONG_BINPUT "  # noqa: SIM905 - as a list it takes fifty lines
+    "GET BINGET LONG_BINGET NONE NEWTRUE NEWFALSE INT BININT "
     "BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 SHORT_BINBYTES "
     "BINBYTES BINBYTES8 EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT DICT SETITEM "
-    "SETITEMS EMPTY_SET ADDITEMS FROZENSET".split()  # noqa: SIM905 - four lines, not fifty
+    "SETITEMS EMPTY_SET ADDITEMS FROZENSET".split()
 )
 _OF_CLASSES: Final = frozenset({"GLOBAL", "STACK_GLOBAL", "REDUCE"})
 _MEMO: Final = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
@@ -45,19 +46,19 @@ def unpickle_plain(encoded: str) -> Any:
         raise ValueError("it is not Base64") from error
     if len(data) > MAX_BYTES:
         raise ValueError(f"it is larger than {MAX_BYTES} bytes")
-    _require_plain_opcodes(data)
     try:
+        _require_plain_opcodes(data)
         value = _Unpickler(io.BytesIO(data)).load()
     except _RefusedError as error:
         raise ValueError(str(error)) from error
-    except Exception as error:  # what a broken pickle raises is nowhere listed
+    except Exception as error:
         raise ValueError(f"it is no pickle: {type(error).__name__}") from error
     _require_bounded(value)
     return value
 
 
 class _RefusedError(Exception):
-    """The pickle asks for a class."""
+    """The pickle is broken, or asks for more than plain data."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -71,7 +72,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _require_plain_opcodes(data: bytes) -> None:
-    """Raise `ValueError` for a pickle that does more than to build plain data, before it does so.
+    """Raise `_RefusedError` for a pickle that does more than to build plain data, before it does so.
 
     A few bytes can make the unpickler allocate gigabytes: for a byte array whose length is only claimed, or for a memo
     with one entry far out. Pickles number their entries in order.
@@ -80,14 +81,14 @@ def _require_plain_opcodes(data: bytes) -> None:
     try:
         for opcode, argument, _ in pickletools.genops(data):
             if opcode.name not in _PLAIN | _OF_CLASSES:
-                raise ValueError(f"it is no plain data: {opcode.name}")
+                raise _RefusedError(f"it is no plain data: {opcode.name}")
             if opcode.name in _MEMO and int(argument or 0) > entries:
-                raise ValueError("it is no pickle that Python writes")
+                raise _RefusedError("it is no pickle that Python writes")
             entries += opcode.name in _MEMO or opcode.name == "MEMOIZE"
-    except ValueError:
+    except _RefusedError:
         raise
-    except Exception as error:  # as above
-        raise ValueError(f"it is no pickle: {type(error).__name__}") from error
+    except Exception as error:  # what a broken pickle raises is nowhere listed
+        raise _RefusedError(f"it is no pickle: {type(error).__name__}") from error
 
 
 def _require_bounded(value: Any) -> None:

@@ -46,9 +46,10 @@ SHOWN = 20
 def command(url: str, prefix: str, settings: Settings) -> None:
     """Take dialogs over from the Redis at URL, where Chatsky's own RedisContextStorage keeps them.
 
-    URL may stand in the environment variable CHATSKY_REDIS_URL. Dialogs go on where they stopped. Stop the bot there first. A dialog that is here already is left alone, so where this
-    is interrupted, by whatever, run it again. What Chatsky has pickled is only taken where it is plain data, and the
-    originals of messages (origin.message) are left out.
+    URL may stand in the environment variable CHATSKY_REDIS_URL. Stop the bot there first. Dialogs go on where they
+    stopped; one that is here already is left alone, so where this is interrupted, by whatever, run it again. What
+    Chatsky has pickled is only taken where it is plain data, and the originals of messages (origin.message) are left
+    out.
     """
     with _shown() as tell:
         try:
