@@ -58,7 +58,7 @@ def command(url: str, prefix: str, settings: Settings) -> None:
             print_line(("! ", "yellow"), UNFINISHED, err=True)
             raise
     print_line(
-        f"{progress.taken} dialogs taken over, {progress.here} were here already, {len(progress.refused)} refused"
+        f"dialogs: {progress.taken} taken over, {progress.here} were here already, {len(progress.refused)} refused"
     )
     for ctx_id, why in list(progress.refused.items())[:SHOWN]:
         print_line(("! ", "yellow"), f"{ctx_id!r:.200}: {why}", err=True)
