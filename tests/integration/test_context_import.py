@@ -131,7 +131,7 @@ def source(redis_url: str, namespace: str) -> Iterator[Source]:
 @pytest.fixture
 async def ours(store: RedisStore, namespace: str) -> AsyncIterator[BrokerClient]:
     """A client of a worker that runs the same pipeline on the contexts of the namespace."""
-    settings = Settings(amqp_url=f"memory://{namespace}", redis_url="memory://", namespace=namespace, attempts=1)  # type: ignore[arg-type]  # pydantic makes secrets of text
+    settings = Settings(amqp_url=f"memory://{namespace}", redis_url="memory://", namespace=namespace, attempts=1)
     worker = Worker(shop(), settings, store=store)
     working = asyncio.create_task(worker.run())
     await worker.wait_ready()
@@ -222,13 +222,14 @@ def test_no_pickle_in_the_storage_runs_anywhere(source: Source, tmp_path: Path) 
     plain["slot_manager"]["slot_storage"]["person"]["name"] = {"is_slot_extracted": False, "extracted_value": hostile}
     source.set_main("missing", framework_data=json.dumps(plain))
     source.set_main("context misc", misc=json.dumps(marked))
-    for name, message in {
+    messages: dict[str, dict[str, Any]] = {
         "origin": {"origin": {"message": hostile, "interface": "web"}},
         "message": marked,
         "misc": {"misc": marked},
         "annotations": {"annotations": marked},
         "attachment": {"attachments": [{"chatsky_attachment_type": "image", "id": "1", **marked}]},
-    }.items():
+    }
+    for name, message in messages.items():
         source.set_item(name, "responses", 1, json.dumps({"text": "hi", **message}))
 
     taken = source.take_over()
@@ -261,7 +262,7 @@ def test_plain_data_in_pickles_is_taken(source: Source) -> None:
 
 async def test_a_dialog_that_cannot_be_taken_says_which_key_and_why(source: Source, store: RedisStore) -> None:
     source.converse({"ada": ["hi", "there"]})
-    faults = {
+    faults: dict[str, tuple[str, dict[str, str | None]]] = {
         "bytes": ("the slot 'person.name': ", {"framework_data": source.slots("ada", b"raw")}),
         "keys": ("the slot 'person.name' ", {"framework_data": source.slots("ada", {1: 2})}),
         "a number": (
@@ -278,7 +279,7 @@ async def test_a_dialog_that_cannot_be_taken_says_which_key_and_why(source: Sour
     for name, (_, fields) in faults.items():
         source.copy("ada", name)
         source.set_main(name, **fields)
-    items = {
+    items: dict[str, tuple[str, str, int | str, str]] = {
         "label": ("labels[1]", "labels", 1, '{"flow_name": "shop"}'),
         "request": ("requests[2]", "requests", 2, '{"text": 7}'),
         "response": ("responses[2]", "responses", 2, "no json"),
@@ -293,7 +294,7 @@ async def test_a_dialog_that_cannot_be_taken_says_which_key_and_why(source: Sour
     source.redis.hset(f"{source.prefix}:main:{'x' * 201}", "current_turn_id", "1")
 
     taken = source.take_over()
-    expected = {name: begin for name, (begin, *_) in {**faults, **items}.items()}
+    expected = {name: begin for name, (begin, _) in faults.items()} | {name: item[0] for name, item in items.items()}
     expected |= {"text": f"the key {source.prefix}:main:text is no hash", "x" * 201: "context id "}
     assert taken.stdout == f"dialogs: 1 taken over, 0 were here already, {len(expected)} refused\n"
     for name, begin in expected.items():

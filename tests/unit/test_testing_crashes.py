@@ -61,7 +61,7 @@ def chatsky_pipeline(runs: list[str]) -> Any:
         from chatsky import Context as ChatskyContext
         from chatsky import Transition as Tr
 
-    class Count(BaseResponse):  # type: ignore[misc]  # Chatsky has no types
+    class Count(BaseResponse):
         async def call(self, ctx: ChatskyContext) -> MessageInitTypes:
             await asyncio.sleep(0)
             runs.append(ctx.last_request.text)

@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from interfaces.context import Context
-from interfaces.errors import AppInvalid, AskTimeout, MisuseError, RequestFailed
-from interfaces.messages import Image, Location, Message
+from interfaces.errors import AppInvalid, AskTimeout, AttachmentError, MisuseError, RequestFailed
+from interfaces.messages import DataModel, Document, Image, Location, Message
 from interfaces.nested_loops import nested_loops_prevented
 from worker.testing import CrashMissed, run_bot
 
@@ -61,10 +62,47 @@ async def test_attachments_and_misc_of_a_message_go_there_and_back() -> None:
     assert reply.message == Message("see", attachments=attachments, misc={"n": 1})
 
 
+@pytest.mark.filterwarnings("ignore:Accessing the 'model_fields'")  # Chatsky's pipelines do
+async def test_files_go_there_and_back(tmp_path: Path) -> None:
+    with nested_loops_prevented():
+        from chatsky import RESPONSE, TRANSITIONS, BaseResponse, Pipeline
+        from chatsky import Context as ChatskyContext
+        from chatsky import Message as ChatskyMessage
+        from chatsky import Transition as Tr
+        from chatsky.core.message import Document as ChatskyDocument
+
+    class Reversed(BaseResponse):
+        async def call(self, ctx: ChatskyContext) -> ChatskyMessage:
+            (sent,) = ctx.last_request.attachments
+            answer = tmp_path / "answer.txt"
+            answer.write_bytes((await sent.get_bytes(ctx.pipeline.messenger_interface))[::-1])
+            return ChatskyMessage(attachments=[ChatskyDocument(source=answer)])
+
+    script = {"flow": {"start": {TRANSITIONS: [Tr(dst="end")]}, "end": {RESPONSE: Reversed(), TRANSITIONS: []}}}
+    (tmp_path / "question.txt").write_text("stressed")
+    async with run_bot(Pipeline(script, start_label=("flow", "start"))) as running:
+        running.crash(before="publish")
+        question = Document(source=tmp_path / "question.txt")
+        reply = await running.user().say(Message(attachments=[question]))
+        assert reply.message is not None
+        assert reply.message.attachments is not None
+        (answer,) = reply.message.attachments
+        assert isinstance(answer, Document)
+        assert isinstance(answer.source, Path)
+        assert answer.source.read_text() == "desserts"
+    assert not answer.source.exists()
+
+
+async def test_a_file_that_is_not_there_is_an_error() -> None:
+    async with run_bot(counting) as running:
+        with pytest.raises(AttachmentError, match=r"no/such/file"):
+            await running.user().say(Message(attachments=[Image(source="/no/such/file")]))
+
+
 async def test_a_message_that_cannot_travel_is_refused_as_in_production() -> None:
     async with run_bot(counting) as running:
         with pytest.raises(MisuseError, match="is not an http or https URL"):
-            await running.user().say(Message(attachments=[Image(source="/etc/passwd")]))
+            await running.user().say(Message(attachments=[DataModel(source="/etc/passwd")]))
 
 
 async def test_the_context_is_read_as_it_is_stored_with_all_its_turns() -> None:

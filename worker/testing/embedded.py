@@ -18,6 +18,7 @@ from interfaces.errors import AskTimeout, RequestFailed
 from interfaces.messages import Message
 from interfaces.reply_bodies import Reply
 from worker import records
+from worker.attachments import open_transfer
 from worker.settings import Settings
 from worker.stores import Retention
 from worker.stores.memory import MemoryStore
@@ -60,6 +61,7 @@ class Embedded:
         self._server = MemoryServer()
         self._store = MemoryStore(Retention(settings.outbox, settings.max_turns, settings.context_ttl))
         self._client = BrokerClient(namespace=settings.namespace, broker=MemoryBroker(self._server))
+        self._transfer = open_transfer(settings)
         self._traces: dict[str, TurnTrace] = {}
         # A fresh process begins in these, and not in those of the lane that its predecessor died in.
         self._variables = contextvars.copy_context()
@@ -95,8 +97,10 @@ class Embedded:
     async def ask(
         self, ctx_id: str, message: Message | str, update_ctx_misc: dict[str, Any] | None, request_id: str | None
     ) -> tuple[Reply, TurnTrace]:
-        """Publish a request; return its reply, and what its turn did, once that is over."""
+        """Publish a request as an edge does; return its reply, and what its turn did, once that is over."""
         request_id = request_id or str(uuid4())
+        if isinstance(message, Message):
+            message = await self._transfer.upload(message)
         trace = self._traces.get(request_id)
         if trace is None or trace.is_over.is_set():
             trace = self._traces[request_id] = TurnTrace(ctx_id)
@@ -118,6 +122,8 @@ class Embedded:
             failed = RequestFailed(reply.error.code, reply.error.detail)
             failed.add_note(str(self._log))
             raise failed
+        if reply.message is not None:
+            reply.message = await self._transfer.localize(reply.message)
         return reply, trace
 
     async def read(self, ctx_id: str) -> Context:

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from interfaces.context import Context
@@ -32,8 +34,9 @@ async def run_bot(bot: Any, *, timeout: float = 5.0, **settings: Any) -> AsyncIt
     """
     if given := SERVERS & settings.keys():
         raise MisuseError(f"{min(given)}: run_bot has a broker and a store of its own; for others use worker.Worker")
-    with RecentLog() as log:
-        embedded = Embedded(bot, KitSettings(**{"attempts": 1, "drain_timeout": 0.0, **settings}), timeout, log)
+    with RecentLog() as log, TemporaryDirectory(prefix="switchboard-") as directory:
+        defaults: dict[str, Any] = {"attempts": 1, "drain_timeout": 0.0, "attachments_directory": Path(directory)}
+        embedded = Embedded(bot, KitSettings(**{**defaults, **settings}), timeout, log)
         try:
             await embedded.start()
             yield Running(embedded)
@@ -106,7 +109,8 @@ class User:
         update_ctx_misc: dict[str, Any] | None = None,
         request_id: str | None = None,
     ) -> BotReply:
-        """Send a message, and return the bot's answer to it.
+        """Send a message, and return the bot's answer to it. Files of this machine are attached by their path, and so
+        are those in the answer, until the bot stops.
 
         With the `request_id` of an earlier message it is that message once more, as from a publisher that got no
         confirm. Raises `RequestFailed` where the bot failed and `AskTimeout` where it did not answer in time, each with
