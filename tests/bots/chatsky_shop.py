@@ -61,6 +61,13 @@ class TellAll(BaseResponse):  # type: ignore[misc]  # Chatsky has no types
         return Message(json.dumps(told), attachments=attachments, misc={"n": [turn, None]}, annotations={"a": {"b": 1}})
 
 
+def odd(message: Message) -> tuple[int, str]:
+    """A value that JSON would change, or an error of a class that is not Chatsky's."""
+    if "odd" not in message.text:
+        raise KeyError("missing")
+    return 1, "é"
+
+
 EXTRACT = {
     PRE_TRANSITION: {"slots": proc.Extract("person.name", "person.town", "words", "letters", "odd", success_only=False)}
 }
@@ -71,7 +78,7 @@ SLOTS = {
     ),
     "words": FunctionSlot(func=lambda message: {"count": len(message.text.split()), "all": message.text.split()}),
     "letters": FunctionSlot(func=lambda message: set(message.text[:1])),
-    "odd": FunctionSlot(func=lambda message: (1, "é") if "odd" in message.text else {}["missing"]),
+    "odd": FunctionSlot(func=odd),
     "never": RegexpSlot(regexp="never", default_value=[1, "two"]),
 }
 SCRIPT = {
