@@ -37,7 +37,7 @@ def values(slot: Any) -> Any:
     return [slot.is_slot_extracted, repr(slot.value)]
 
 
-class TellAll(BaseResponse):  # type: ignore[misc]  # Chatsky has no types
+class TellAll(BaseResponse):
     """Turn, label, misc, slots and the whole history, as JSON."""
 
     async def call(self, ctx: Context) -> MessageInitTypes:
