@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from worker.chatsky.imports import Progress
 
 UNFINISHED = "the import is not finished: run the same command again, what is taken is left alone"
+MEND = "mend or delete these where they are, and run the same command again: what is taken is left alone"
 SHOWN = 20
 """Refused dialogs that are named."""
 
@@ -65,6 +66,7 @@ def command(url: str, prefix: str, settings: Settings) -> None:
     if len(progress.refused) > SHOWN:
         print_line(("! ", "yellow"), f"and {len(progress.refused) - SHOWN} more", err=True)
     if progress.refused:
+        print_line(("! ", "yellow"), MEND, err=True)
         raise click.exceptions.Exit(ExitCode.FAILED)
 
 
