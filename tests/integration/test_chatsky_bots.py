@@ -2,7 +2,8 @@
 
 What they answer there is told by Chatsky itself, with its own storage, in a process that runs none of this project's
 code (`tests.bots.chatsky.truth`). Compared is the JSON of Chatsky's own types, to the last key: each reply, the misc
-beside it, and the whole context that Redis has at the end. That turns were running when workers were killed is read from Redis' own record of calls.
+beside it, and the whole context that Redis has at the end. That turns were running when workers were killed is read
+from Redis' own record of calls.
 """
 
 import asyncio

@@ -24,12 +24,10 @@ Told = dict[str, Any]
 async def turn(pipeline: chatsky.Pipeline, ctx_id: str, step: Step) -> Told:
     """Say one thing; what it was, as JSON, and what came back."""
     said, misc = copy.deepcopy(step) if isinstance(step, tuple) else (step, None)
-    request = chatsky.Message.model_validate(said)
-    sent = request.model_dump(mode="json", exclude_none=True)
-    context = await pipeline._run_pipeline(request, ctx_id, misc)
+    context = await pipeline._run_pipeline(chatsky.Message.model_validate(said), ctx_id, misc)
     reply = context.last_response
     told = {
-        "message": sent,
+        "message": step[0] if isinstance(step, tuple) else step,
         "update_ctx_misc": step[1] if isinstance(step, tuple) else None,
         "turn": context.current_turn_id,
         "reply": None if reply is None else reply.model_dump(mode="json"),
