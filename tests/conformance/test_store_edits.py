@@ -33,9 +33,7 @@ async def test_a_turn_goes_on_from_an_edited_context(store: ContextStore) -> Non
     await store.edit(edit("e1", t1=b"one", t2=b"two"))
     found = await load(store, "r1")
     await store.commit(Turn("ctx", "r1", found.version, b"main 3", {3: b"three"}, b"reply", found.revision))
-    assert await load(store, "r1") == Loaded(
-        3, b"main 3", {1: b"one", 2: b"two", 3: b"three"}, b"reply", 0, revision=1
-    )
+    assert await load(store, "r1") == Loaded(3, b"main 3", {1: b"one", 2: b"two", 3: b"three"}, b"reply", 0, revision=1)
 
 
 async def test_a_turn_that_runs_meanwhile_gets_a_conflict(store: ContextStore) -> None:

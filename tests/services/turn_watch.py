@@ -7,6 +7,7 @@ For tests that kill workers and must show that turns were running in them.
 import asyncio
 import re
 from collections import defaultdict
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
@@ -28,6 +29,7 @@ class TurnWatch:
         self._namespace = namespace
         self._started: defaultdict[str, set[str]] = defaultdict(set)
         self._committed: set[str] = set()
+        self._opened = AsyncExitStack()
         self._reading: asyncio.Task[None] | None = None
 
     @property
@@ -36,15 +38,11 @@ class TurnWatch:
         return {request for request, processes in self._started.items() if len(processes) > 1}
 
     async def __aenter__(self) -> Self:
-        monitor = self._client.monitor()
-        await monitor.__aenter__()
+        monitor = await self._opened.enter_async_context(self._client.monitor())
 
         async def read() -> None:
-            try:
-                async for event in monitor.listen():
-                    self._note(event["command"])
-            finally:
-                await monitor.__aexit__(None, None, None)
+            async for event in monitor.listen():
+                self._note(event["command"])
 
         self._reading = asyncio.create_task(read(), name="watch turns")
         return self
@@ -55,6 +53,7 @@ class TurnWatch:
         assert self._reading is not None
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
+        await self._opened.aclose()
         await self._client.aclose()
 
     def _note(self, command: str) -> None:

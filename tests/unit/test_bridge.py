@@ -97,7 +97,11 @@ PICKLE = base64.encodebytes(pickle.dumps(Bomb())).decode()
         {"annotations": {"x": PICKLE, "__pickled_extra_fields__": ["x"]}},
         {"x": PICKLE, "__pickled_extra_fields__": ["x"]},
         {"attachments": [{"x": PICKLE, "__pickled_extra_fields__": ["x"]}]},
-        {"attachments": [{"chatsky_attachment_type": "image", "id": "1", "x": PICKLE, "__pickled_extra_fields__": ["x"]}]},
+        {
+            "attachments": [
+                {"chatsky_attachment_type": "image", "id": "1", "x": PICKLE, "__pickled_extra_fields__": ["x"]}
+            ]
+        },
     ],
 )
 def test_a_pickle_never_reaches_chatsky(raw: dict[str, Any]) -> None:

@@ -66,7 +66,9 @@ def test_groups_and_missing_slots_come_back() -> None:
 
 
 def test_the_error_of_an_extraction_is_kept_as_its_text() -> None:
-    slot = round_trip(data(place=missing(ZeroDivisionError("division by zero")))).slot_manager.get_extracted_slot("place")
+    slot = round_trip(data(place=missing(ZeroDivisionError("division by zero")))).slot_manager.get_extracted_slot(
+        "place"
+    )
     assert str(slot.extracted_value) == "division by zero"
 
 
