@@ -6,7 +6,6 @@ Subclass them for a messenger; `RabbitMQMessengerInterface` and `CLIMessengerInt
 """
 
 import asyncio
-import inspect
 import logging
 import tempfile
 from abc import ABC, abstractmethod
@@ -14,7 +13,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from interfaces.blocking import run_in_daemon_thread
+from interfaces.blocking import call_sync_or_async
 from interfaces.context import Context
 from interfaces.errors import Fatal, MisuseError
 from interfaces.messages import Attachment, Message
@@ -108,7 +107,7 @@ class PollingMessengerInterface(MessengerInterface):
 
         A turn that fails goes to `_on_exception`; the others of the cycle are answered.
         """
-        updates: Updates = await _call(self._request)
+        updates: Updates = await call_sync_or_async(self._request)
         responses: list[Context] = []
         for message, ctx_id in updates:
             try:
@@ -118,7 +117,7 @@ class PollingMessengerInterface(MessengerInterface):
             except Exception as error:  # noqa: BLE001 - the runner is foreign code and may raise anything
                 self._on_exception(error)
         if responses or not updates:
-            await _call(self._respond, responses)
+            await call_sync_or_async(self._respond, responses)
         await asyncio.sleep(timeout)
 
     async def connect(
@@ -197,8 +196,3 @@ class CallbackMessengerInterface(MessengerInterface):
             name = type(self).__name__
             raise MisuseError(f"{name} has no pipeline yet: call `await {name}.connect(pipeline_runner)` first")
         return self._pipeline_runner
-
-
-async def _call(function: Callable[..., Any], *args: Any) -> Any:
-    result = function(*args) if inspect.iscoroutinefunction(function) else await run_in_daemon_thread(function, *args)
-    return await result if inspect.isawaitable(result) else result

@@ -107,8 +107,8 @@ class Worker:
         return self._interface.unfinished
 
     async def _open_servers(self) -> None:
-        await _patiently("Redis", self._store.open)
-        await _patiently("RabbitMQ", self._interface.open)
+        await patiently("Redis", self._store.open)
+        await patiently("RabbitMQ", self._interface.open)
         asked_for, used = self.settings.shards, self._interface.topology.shards
         if "shards" in self.settings.model_fields_set and asked_for != used:
             logger.warning(
@@ -171,7 +171,7 @@ def _as_app(app: Any) -> App:
     return app if isinstance(app, HandlerApp | RunnerApp) else adapt(app)
 
 
-async def _patiently(server: str, opening: Callable[[], Awaitable[None]]) -> None:
+async def patiently(server: str, opening: Callable[[], Awaitable[None]]) -> None:
     """Open, again and again while the server is away. What is refused is raised at once."""
 
     def log(state: RetryCallState) -> None:

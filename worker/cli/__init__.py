@@ -11,6 +11,7 @@ import click
 
 SUBCOMMANDS: Final[Mapping[str, str]] = {
     "run": "Run a bot: take requests, run turns, publish replies.",
+    "edge": "Put a messenger interface in front of the broker.",
     "chat": "Talk to a bot in the terminal.",
     "send": "Send one message to a bot and print its reply.",
     "topology": "Declare or show exchanges and queues, change the number of shards.",
