@@ -149,10 +149,10 @@ class Side:
 
     def take(self, turn: int, who: str) -> Length:
         """The medians of what was noted, and begin anew."""
-        milliseconds = [statistics.median(taken) * 1000 for taken in (self.seconds, self.process, self.redis)]
         every = [second * 1000 for second in self.seconds]
+        process, redis = statistics.median(self.process) * 1000, statistics.median(self.redis) * 1000
         self.seconds, self.process, self.redis = [], [], []
-        return Length(who, turn, *milliseconds, every)
+        return Length(who, turn, statistics.median(every), process, redis, every)
 
 
 class Race:

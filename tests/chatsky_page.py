@@ -131,8 +131,8 @@ how many ended with an error, and *lost* were answered and are not in the count.
 {losses(lost, messages)}
 
 {errors(lost)} Chatsky's own storage reads a context, runs the turn and writes the context back, without looking whether
-somebody else has written it since. Here the turns of a context run one at a time, and a commit fails where the version
-has moved.
+somebody else has written it since. Here the turns of a context run one at a time, and a commit fails where the
+version has moved.
 
 ## Long dialogs
 
@@ -149,6 +149,6 @@ first place.
 ![time of a turn against the length of its dialog](chatsky.svg)
 
 Chatsky's storage asks for the numbers of all turns with every turn, and sorts them; here they are kept as ranges, and a
-turn reads what it names. `tests/integration/test_chatsky_costs.py` counts it: as many bytes, commands and function calls
-at turn 2,000 as at turn 10.
+turn reads what it names. `tests/integration/test_chatsky_costs.py` counts it: as many bytes, commands and function
+calls at turn 2,000 as at turn 10.
 """

@@ -168,7 +168,9 @@ async def test_contexts_are_written_side_by_side(db: DBContextStorage) -> None:
 async def test_one_context_is_written_side_by_side_and_nothing_is_lost(db: DBContextStorage) -> None:
     """Not among Chatsky's: its Redis storage writes field by field."""
     await db.update_context("1", INFO)
-    updates = [(TABLES[number % 3], [(number, b"%d" % number)], []) for number in range(12)]
+    updates: list[tuple[str, list[tuple[int, bytes]], list[int]]] = [
+        (TABLES[number % 3], [(number, b"%d" % number)], []) for number in range(12)
+    ]
     await asyncio.gather(*(db.update_context("1", field_info=[update]) for update in updates))
     for place, table in enumerate(TABLES):
         assert await db.load_field_keys("1", table) == list(range(place, 12, 3))

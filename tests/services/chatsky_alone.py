@@ -47,8 +47,10 @@ class ChatskyProcess:
     async def start(cls, redis_url: str) -> Self:
         """Start one, and return when it takes orders."""
         command = [sys.executable, "-m", __name__, redis_url]
-        pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
-        process = cls(await asyncio.create_subprocess_exec(*command, cwd=ROOT, limit=1024 * 1024, **pipes))
+        pipe = asyncio.subprocess.PIPE
+        process = cls(
+            await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=pipe, stdout=pipe, limit=1024 * 1024)
+        )
         await process.run(Order("", ()))
         return process
 
