@@ -117,22 +117,24 @@ What differs from Chatsky alone:
 Twelve bots, one for each part of Chatsky, give the same replies and leave the same contexts over RabbitMQ, with two
 workers that are killed at random, as in one process of Chatsky alone (`tests/integration/test_chatsky_bots.py`).
 
-The rest of this page is written by `make chatsky-comparison`. Machine: {machine}, all on it. The figures are this
-machine's; what counts is how they compare.
+The figures below are written by `make chatsky-comparison`.
+Machine: {machine}, all on it.
+They are this machine's; what counts is how they compare.
 
 ## Messages at once to one context
 
 {messages} messages to one context at the same time, to a bot that counts them in `misc`; {rounds} round(s), the ways
-alternating. *Counted* is the bot's count at the end, *kept* how many of the requests are in the stored history, *raised*
-how many ended with an error, and *lost* were answered and are not in the count.
+alternating. *Counted* is the bot's count at the end, *kept* how many of the requests are in the stored history,
+*raised* how many ended with an error, and *lost* were answered and are not in the count.
 
 | way | counted | kept | raised | lost |
 |---|---|---|---|---|
 {losses(lost, messages)}
 
-{errors(lost)} Chatsky's own storage reads a context, runs the turn and writes the context back, without looking whether
-somebody else has written it since. Here the turns of a context run one at a time, and a commit fails where the
-version has moved.
+{errors(lost)}
+
+Chatsky's own storage reads a context, runs the turn and writes the context back, without looking whether somebody else
+has written it since. Here the turns of a context run one at a time, and a commit fails where the version has moved.
 
 ## Long dialogs
 
