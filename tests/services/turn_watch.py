@@ -17,7 +17,8 @@ from worker.stores.pipelining import Script
 
 LOAD, COMMIT = Script.named("load").sha.decode(), Script.named("commit").sha.decode()
 CALL = re.compile(
-    rf"^EVALSHA (?P<script>{LOAD}|{COMMIT}) 1 (?P<namespace>\S+?):ctx:\S+ (?P<request>\S+) \S+ (?P<attempt>\S+)"
+    rf"EVALSHA (?P<script>{LOAD}|{COMMIT}) 1 (?P<namespace>\S+?):ctx:\{{(?P<ctx_id>[^{{}}]*)\}} "
+    r"(?P<request>\S+) \S+ (?P<attempt>\S+)"
 )
 
 
@@ -29,6 +30,7 @@ class TurnWatch:
         self._namespace = namespace
         self._started: defaultdict[str, set[str]] = defaultdict(set)
         self._committed: set[str] = set()
+        self._new: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         self._opened = AsyncExitStack()
         self._reading: asyncio.Task[None] | None = None
 
@@ -36,6 +38,18 @@ class TurnWatch:
     def interrupted(self) -> set[str]:
         """Requests whose turn one process had started and not committed, and another one started again."""
         return {request for request, processes in self._started.items() if len(processes) > 1}
+
+    async def next_start(self) -> tuple[str, str]:
+        """Wait for the next turn that is started, its context and its request; those committed since are left out."""
+        while True:
+            ctx_id, request = await self._new.get()
+            if request not in self._committed:
+                return ctx_id, request
+
+    async def is_running(self, ctx_id: str, request: str) -> bool:
+        """Whether that turn is started and not committed, as Redis has it now."""
+        started = await self._client.hget(f"{self._namespace}:ctx:{{{ctx_id}}}", "r")
+        return started == request.encode()
 
     async def __aenter__(self) -> Self:
         monitor = await self._opened.enter_async_context(self._client.monitor())
@@ -51,6 +65,8 @@ class TurnWatch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._reading is not None
+        if self._reading.done():
+            self._reading.result()
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
         await self._opened.aclose()
@@ -65,3 +81,4 @@ class TurnWatch:
         elif call["request"] not in self._committed:
             # An attempt is named after the process and its number in it.
             self._started[call["request"]].add(call["attempt"].partition(".")[0])
+            self._new.put_nowait((call["ctx_id"], call["request"]))
