@@ -20,6 +20,7 @@ from interfaces.brokers import Broker, Delivery, Outgoing, Properties
 from interfaces.consumers import KeptConsumer
 from interfaces.envelope import JSON, VERSION, first_fault, may_reply_to
 from interfaces.errors import (
+    AttachmentError,
     AttachmentMissing,
     AttachmentReferenceInvalid,
     AttachmentStoreUnavailable,
@@ -42,7 +43,7 @@ QUEUE_LIFE: Final = timedelta(hours=1)
 AT_A_TIME: Final = 2
 """Attachments an edge fetches at a time: each is in its memory as a whole, at times more than once."""
 
-FETCH_SECONDS: Final = 120.0
+GIVE_SECONDS: Final = 120.0
 """After which an interface that does not come back with the bytes is given up, and its place is free again."""
 
 ANSWER_SECONDS: Final = 30.0
@@ -50,8 +51,9 @@ ANSWER_SECONDS: Final = 30.0
 
 MAX_ID_CHARACTERS: Final = 4096
 
-Fetch = Callable[[str], Awaitable[bytes]]
-Keep = Callable[[bytes], Awaitable[Reference]]
+Give = Callable[[str], Awaitable[Reference]]
+"""Fetches an attachment by its id and puts it into the attachment store. Raises `AttachmentError` or
+`AttachmentStoreUnavailable` where it cannot be kept, anything else where it cannot be fetched."""
 
 
 class AttachmentRequest(BaseModel):
@@ -96,16 +98,14 @@ class AttachmentAnswer(BaseModel):
 class AttachmentRequests:
     """The edge's side: fetches what is asked for, keeps it in the store, answers.
 
-    :param fetch: the interface's `get_attachment_bytes`.
-    :param keep: puts bytes into the attachment store. Raises where they are too many, or the store is away.
+    :param interface: the name that the edge's messages travel under.
     """
 
-    def __init__(self, broker: Broker, topology: Topology, interface: str, fetch: Fetch, keep: Keep) -> None:
+    def __init__(self, broker: Broker, topology: Topology, interface: str, give: Give) -> None:
         self._broker = broker
         self._topology = topology
         self._queue = topology.edge_queue(interface)
-        self._fetch = fetch
-        self._keep = keep
+        self._give = give
         self._answering: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -146,21 +146,19 @@ class AttachmentRequests:
         except ValidationError as error:
             return _fault(None, "bad-request", first_fault(error))
         try:
-            async with asyncio.timeout(FETCH_SECONDS):
-                data = await self._fetch(request.id)
+            async with asyncio.timeout(GIVE_SECONDS):
+                reference = await self._give(request.id)
         except TimeoutError:
-            return _fault(request.id, "not-fetched", f"the messenger did not give it within {FETCH_SECONDS:g} s")
-        except Exception as error:
-            logger.exception("attachment %r could not be fetched", request.id)
-            return _fault(request.id, "not-fetched", f"{type(error).__name__}: {error}")
-        try:
-            kept = await self._keep(data)
+            return _fault(request.id, "not-fetched", f"the messenger did not give it within {GIVE_SECONDS:g} s")
         except AttachmentTooLarge as error:
             return _fault(request.id, "too-large", str(error))
-        except Exception as error:
-            logger.exception("attachment %r could not be kept", request.id)
+        except (AttachmentError, AttachmentStoreUnavailable) as error:
+            logger.error("attachment %r was not kept: %s", request.id, error)
             return _fault(request.id, "not-kept", str(error))
-        return AttachmentAnswer(id=request.id, reference=str(kept), size=kept.size)
+        except Exception as error:
+            logger.exception("attachment %r was not fetched", request.id)
+            return _fault(request.id, "not-fetched", f"{type(error).__name__}: {error}")
+        return AttachmentAnswer(id=request.id, reference=str(reference), size=reference.size)
 
     async def _publish(self, answer: AttachmentAnswer, reply_to: str, correlation_id: str | None) -> None:
         outgoing = _outgoing(reply_to, answer, Properties(correlation_id=correlation_id))
@@ -199,7 +197,7 @@ class EdgeResolver:
         retrying = AsyncRetrying(retry=retry_if_exception_type(BrokerUnavailable), wait=OUTAGE_WAIT)
         try:
             async with asyncio.timeout(timeout):
-                answer = await retrying(self._ask, _outgoing(queue, request, properties))
+                answer: AttachmentAnswer = await retrying(self._ask, _outgoing(queue, request, properties))
         except (TimeoutError, Unroutable) as error:
             raise EdgeUnavailable(
                 f"attachment {attachment_id[:60]!r} can be fetched by an edge of {interface!r} alone, and "

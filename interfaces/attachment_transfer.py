@@ -62,11 +62,14 @@ class AttachmentTransfer:
         self._budget = ByteBudget(in_flight_bytes)
         self._fetching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def keep(self, data: bytes) -> Reference:
-        """Put bytes into the store."""
+    async def keep(self, content: bytes | Path) -> Reference:
+        """Put bytes, or those of a local file, into the store."""
         self._require_shared_store()
-        async with self._budget.taken(len(data)):
-            return await self.store.put(data)
+        size = (
+            len(content) if isinstance(content, bytes) else min(await asyncio.to_thread(_size, content), UPLOAD_BYTES)
+        )
+        async with self._budget.taken(size):
+            return await self.store.put(content)
 
     async def upload(self, message: Message) -> Message:
         """`message` as it may go to the broker: every local file is in the store, and its attachment a reference.
@@ -109,10 +112,8 @@ class AttachmentTransfer:
         source = file.get("source")
         if not source or source_kind(source) != "path":
             return {}
-        self._require_shared_store()
         path = Path(source)
-        async with self._budget.taken(min(await asyncio.to_thread(_size, path), UPLOAD_BYTES)):
-            reference = await self.store.put(path)
+        reference = await self.keep(path)
         name = file.get("filename") or path.name
         return {
             "source": None,

@@ -6,6 +6,7 @@ Needs the extra `chatsky`. Called by the edge, by the adapter that runs pipeline
 alone.
 """
 
+from collections.abc import Hashable
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,12 +17,15 @@ from interfaces.data_model import json_object
 from interfaces.envelope import first_fault
 from interfaces.errors import RequestRejected
 from interfaces.messages import Message
+from interfaces.messengers import MessengerInterface, MessengerInterfaceWithAttachments, PipelineRunnerFunction
 from interfaces.nested_loops import nested_loops_prevented
 from interfaces.unsafe import refuse_pickles
 
 with nested_loops_prevented():
     import chatsky
     from chatsky.core.message import Origin as ChatskyOrigin
+    from chatsky.messengers.common import MessengerInterface as ChatskyInterface
+    from chatsky.messengers.common import MessengerInterfaceWithAttachments as ChatskyWithAttachments
 
 
 def to_chatsky(message: Message) -> chatsky.Message:
@@ -75,6 +79,42 @@ def to_chatsky_context(context: Context) -> chatsky.Context:
         requests={number: to_chatsky(message) for number, message in context.requests.items()},
         responses={number: to_chatsky(message) for number, message in context.responses.items()},
     )
+
+
+def from_chatsky_context(context: chatsky.Context) -> Context:
+    """What an interface of ours needs of Chatsky's context: id, misc, the last request and response, the turn's number.
+
+    Raises `ValueError`, which names the key of a value that is not JSON.
+    """
+    turn_id, response = context.current_turn_id, context.last_response
+    return Context(
+        id=context.id,
+        current_turn_id=turn_id,
+        misc=dict(context.misc),
+        requests={turn_id: from_chatsky(context.last_request)},
+        responses={} if response is None else {turn_id: from_chatsky(response)},
+    )
+
+
+def as_runner(pipeline_runner: PipelineRunnerFunction) -> PipelineRunnerFunction:
+    """A runner of ours on that of a Chatsky pipeline; any other one is given back as it is."""
+    if not isinstance(getattr(pipeline_runner, "__self__", None), chatsky.Pipeline):
+        return pipeline_runner
+
+    async def run(
+        message: Message, ctx_id: Hashable | None = None, update_ctx_misc: dict[str, Any] | None = None
+    ) -> Context:
+        theirs: Any = to_chatsky(message)
+        context: Any = await pipeline_runner(theirs, ctx_id, update_ctx_misc)
+        return from_chatsky_context(context)
+
+    return run
+
+
+def adopt(interface: type[MessengerInterface]) -> None:
+    """Let Chatsky see a class of interfaces of ours as one of its own, so that a pipeline may be given one."""
+    base = ChatskyWithAttachments if issubclass(interface, MessengerInterfaceWithAttachments) else ChatskyInterface
+    base.register(interface)
 
 
 def _plain(original: Any) -> Any:

@@ -9,11 +9,12 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Collection, Coroutine, Hashable
+from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
-from interfaces import messages, telegram
-from interfaces.attachment_requests import AttachmentRequests
+from interfaces import messages, telegram, telegram_files
+from interfaces.attachment_requests import AttachmentRequests, Give
 from interfaces.attachment_transfer import AttachmentTransfer
 from interfaces.client import BrokerClient
 from interfaces.context import Context
@@ -21,6 +22,7 @@ from interfaces.envelope import INTERFACE_NAME, context_id
 from interfaces.errors import BrokerUnavailable, MisuseError
 from interfaces.messages import CallbackQuery, DataModel, Message, Origin
 from interfaces.polling_edge import poll
+from interfaces.references import Reference
 from interfaces.supported_attachments import Neglected, keep_supported
 from interfaces.turnstiles import Turnstiles
 
@@ -178,6 +180,20 @@ async def _wait_for_calls(
         stopped.cancel()
         connecting.cancel()
         await asyncio.gather(connecting, return_exceptions=True)
+
+
+def giver_of(interface: Any, transfer: AttachmentTransfer) -> Give | None:
+    """Gets an attachment into the store by the messenger's id; `None` where the interface has no attachments."""
+    fetch = getattr(interface, "get_attachment_bytes", None)
+    if not callable(fetch):
+        return None
+    if telegram.is_telegram(interface) and telegram_files.can_stream(interface):
+        return partial(telegram_files.keep_file, interface, transfer)
+
+    async def give(attachment_id: str) -> Reference:
+        return await transfer.keep(await fetch(attachment_id))
+
+    return give
 
 
 class Edge:

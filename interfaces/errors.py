@@ -109,6 +109,8 @@ class StoreUnavailable(Unavailable):
 
 class EdgeUnavailable(Unavailable):
     """No edge of an interface answers, and only an edge has what is needed."""
+
+
 class AttachmentStoreUnavailable(Unavailable):
     """The attachment store cannot be reached, or refuses what is asked of it until somebody mends its settings."""
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol
 from interfaces.blocking import call_sync_or_async
 from interfaces.context import Context
 from interfaces.errors import Fatal, MisuseError
-from interfaces.messages import Attachment, Message
+from interfaces.messages import DataModel, Message
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +59,10 @@ class MessengerInterfaceWithAttachments(MessengerInterface, ABC):
         temporary directory.
     """
 
-    supported_request_attachment_types: ClassVar[set[type[Attachment]]] = set()
-    """Types of attachment this interface can receive; others are neglected."""
-    supported_response_attachment_types: ClassVar[set[type[Attachment]]] = set()
+    supported_request_attachment_types: ClassVar[set[type[DataModel]]] = set()
+    """Types of attachment this interface can receive, a base class for all that is derived from it; others are
+    neglected."""
+    supported_response_attachment_types: ClassVar[set[type[DataModel]]] = set()
     """Types of attachment this interface can send; others are neglected."""
 
     def __init__(self, attachments_directory: Path | None = None) -> None:

@@ -19,6 +19,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from interfaces.errors import AppInvalid, ConsumerLost, MisuseError
 from interfaces.foreign import stray_cancellations_caught
 from interfaces.lanes import Lanes
+from interfaces.telegram_files import stream_sent_files
 
 if TYPE_CHECKING:
     from telegram.ext import Application, Updater
@@ -46,6 +47,8 @@ async def serve(interface: Any, runner: Callable[..., Any], stopping: asyncio.Ev
     Raises `AppInvalid` where Telegram refuses the token, and `ConsumerLost` where fetching has ended by itself.
     """
     application: AnyApplication = interface.application
+    if callable(getattr(interface, "cast_message_to_telegram_and_send", None)):
+        stream_sent_files(interface)
     start_updater = await _connect(interface, runner)
     chats = _Chats(application)
     if application.updater is not None:
@@ -84,7 +87,7 @@ class _StandIn:
     def run_polling(self, *args: Any, **options: Any) -> None:
         """Note to fetch updates."""
         updater = self._updater("run_polling")
-        wanted = {"bootstrap_retries": -1, "error_callback": _log_failed_fetch}
+        wanted: dict[str, Any] = {"bootstrap_retries": -1, "error_callback": _log_failed_fetch}
         wanted |= self._options(self._application.run_polling, args, options)
         self.start_updater = partial(updater.start_polling, **wanted)
 

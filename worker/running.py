@@ -16,6 +16,7 @@ from interfaces.consumers import Watch
 from interfaces.errors import Unavailable
 from interfaces.rabbitmq import RabbitMQMessengerInterface
 from worker.apps import App, HandlerApp, RunnerApp, adapt, load_app
+from worker.attachments import open_transfer
 from worker.generations import Generations
 from worker.membership import Membership
 from worker.settings import Settings
@@ -51,6 +52,7 @@ class Worker:
         broker = broker or open_broker(
             self.settings.amqp_url.get_secret_value(), publish_timeout=self.settings.publish_timeout
         )
+        self._transfer = open_transfer(self.settings)
         generations = Generations(broker, self._store, self.settings.topology)
         self._interface = RabbitMQMessengerInterface(
             broker=broker,
@@ -60,6 +62,7 @@ class Worker:
             concurrency=self.settings.concurrency,
             drain_timeout=self.settings.drain_timeout,
             watch=Watch(self.settings.watch_every, self.settings.watch_lost_after),
+            attachments=self._transfer,
         )
         self._membership = Membership(self._store, self._interface, generations)
         self._stop = asyncio.Event()
@@ -126,6 +129,7 @@ class Worker:
         side = [
             asyncio.create_task(membership.run(), name="membership"),
             asyncio.create_task(self._announce(membership), name="announce ready"),
+            asyncio.create_task(self._transfer.sweep_regularly(), name="sweep attachments"),
         ]
         for task in side:
             task.add_done_callback(self._on_side_task_ended)

@@ -23,13 +23,13 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from interfaces.broker_attachments import BrokerAttachments
 from interfaces.brokers import Channel
 from interfaces.context import Context, TurnRecord
 from interfaces.envelope import Request, decode_body
 from interfaces.errors import Reason, RequestRejected, StoreUnavailable, TurnAbandoned, VersionConflict
 from interfaces.foreign import stray_cancellations_caught
 from interfaces.messages import Message
-from interfaces.messengers import MessengerInterface
 from interfaces.reply_bodies import encode_reply
 from worker import records
 from worker.apps import App, HandlerApp, RunnerApp
@@ -69,11 +69,12 @@ class TurnRunner:
         store: ContextStore,
         settings: Settings,
         current: Callable[[Hashable], Request],
-        interface: MessengerInterface | None = None,
+        interface: BrokerAttachments | None = None,
     ) -> None:
         self._store = store
         self._settings = settings
         self._current = current
+        self._interface = interface
         self._bot: HandlerApp | RunnerApp | PipelineTurns
         if isinstance(app, HandlerApp | RunnerApp):
             self._bot, self._history = app, settings.history
@@ -159,6 +160,10 @@ class TurnRunner:
     async def _run_and_commit(self, request: Request, loaded: Loaded) -> Context:
         context, response, older_turns = await self._run_with_retries(request, loaded)
         turn_id = context.current_turn_id
+        if response is not None and self._interface is not None:
+            response = await self._interface.sent(response)
+            if turn_id in context.responses:
+                context.responses[turn_id] = response
         reply = encode_reply(request, response, context.misc, turn_id)
         try:
             main, record = records.write_main(context), records.write_turn(context, turn_id)
@@ -185,7 +190,7 @@ class TurnRunner:
                     if attempt.retry_state.attempt_number > 1:
                         # The bot may have changed what it was given before it failed: take it from the wire again.
                         body = decode_body(request.delivery.body)
-                        message, misc = body.message, body.update_ctx_misc
+                        message, misc = self._received(body.message), body.update_ctx_misc
                     ran = await self._run_once(request, message, misc, loaded)
         except _BotFailedError as error:
             logger.error("the bot failed on request %r", request.request_id, exc_info=error.__cause__)
@@ -219,7 +224,7 @@ class TurnRunner:
         loaded: Loaded,
     ) -> _Ran:
         context = records.read_context(request.ctx_id, loaded.version, loaded.main, loaded.turns)
-        context.connect(request.request_id, self._turn_loader(request.ctx_id))
+        context.connect(request.request_id, self._turn_loader(request.ctx_id), self._interface)
         context.misc.update(update_ctx_misc or {})
         turn_id = loaded.version + 1
         context.current_turn_id = turn_id
@@ -232,6 +237,9 @@ class TurnRunner:
         if response is not None:
             context.responses[turn_id] = response
         return _Ran(context, response)
+
+    def _received(self, message: Message) -> Message:
+        return message if self._interface is None else self._interface.received(message)
 
     def _turn_loader(self, ctx_id: str) -> Callable[[Sequence[int]], Awaitable[Mapping[int, TurnRecord]]]:
         async def load(turn_ids: Sequence[int]) -> dict[int, TurnRecord]:

@@ -33,4 +33,4 @@ async def _back(ctx: Context, attachment: Any) -> Any:
     data = await ctx.attachment_bytes(attachment)
     path = Path(tempfile.mkdtemp()) / "back"
     path.write_bytes(data[::-1])
-    return type(attachment)(source=path)
+    return attachment.model_copy(update={"id": None, "source": path})

@@ -85,7 +85,7 @@ async def test_replies_of_committed_requests_outlive_an_edit(store: ContextStore
 
 async def test_an_edit_stores_no_turn_that_the_window_has_passed(open_store: OpenStore) -> None:
     store = await open_store(Retention(max_turns=2))
-    await store.edit(edit("e1", new=4, **{f"t{n}": b"turn %d" % n for n in range(5)}))
+    await store.edit(edit("e1", new=4, t0=b"turn 0", t1=b"turn 1", t2=b"turn 2", t3=b"turn 3", t4=b"turn 4"))
     assert await store.read_turns("ctx", range(6)) == {3: b"turn 3", 4: b"turn 4"}
 
 

@@ -18,6 +18,7 @@ from interfaces.attachment_store import AttachmentStore
 from interfaces.brokers import Broker, Outgoing, Properties
 from interfaces.brokers.opening import open_broker
 from interfaces.errors import AttachmentMissing, AttachmentStoreUnavailable, AttachmentTooLarge, EdgeUnavailable
+from interfaces.references import Reference
 from interfaces.topology import Topology
 from tests.conformance.broker_probes import holds_messages
 from tests.integration.faults import linked, until
@@ -53,7 +54,10 @@ def store(tmp_path: Path) -> AttachmentStore:
 
 @asynccontextmanager
 async def edge(broker: Broker, namespace: str, store: AttachmentStore, fetch: Fetch = fetch) -> AsyncIterator[None]:
-    requests = AttachmentRequests(broker, Topology(namespace), "telegram", fetch, store.put)
+    async def give(identity: str) -> Reference:
+        return await store.put(await fetch(identity))
+
+    requests = AttachmentRequests(broker, Topology(namespace), "telegram", give)
     serving = asyncio.create_task(requests.run())
     try:
         async with asyncio.timeout(20):

@@ -2,13 +2,18 @@
 
 import json
 import random
+import re
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from interfaces.errors import ExitCode
 from tests.integration.conftest import Report, StartWorker
+from tests.integration.faults import until
 from tests.services.bot_api import DIRECTORY, PORT, SERVER, TOKEN, BotApi
 from tests.services.processes import WorkerProcess
 from tests.services.servers import free_port
@@ -35,18 +40,17 @@ def worker_settings(worker_settings: dict[str, str], tmp_path: Path) -> dict[str
 def start_edge(
     api: BotApi, processes: list[WorkerProcess], worker_settings: dict[str, str], tmp_path: Path
 ) -> StartEdge:
-    """Starts `switchboard edge INTERFACE ARGUMENTS`. Wait with `ready()`."""
+    """Starts `switchboard edge` with one of the interfaces. Wait with `ready()`."""
 
-    async def start_edge(interface: str, *arguments: str, **settings: object) -> WorkerProcess:
+    async def start_edge(interface: str, port: int | None = None) -> WorkerProcess:
         own = {
             SERVER: api.url,
             DIRECTORY: str(tmp_path / "of the edge"),
             "SWITCHBOARD_ATTACHMENTS_DIRECTORY": str(tmp_path / "of the edge"),
-            PORT: str(free_port()),
+            PORT: str(port or free_port()),
         }
-        further = {f"SWITCHBOARD_{name.upper()}": str(value) for name, value in settings.items()}
-        command = ["-m", "worker.cli", "edge", f"tests.bots.telegram_edge:{interface}", *arguments]
-        process = await WorkerProcess.start(command, worker_settings | own | further)
+        command = ["-m", "worker.cli", "edge", f"tests.bots.telegram_edge:{interface}"]
+        process = await WorkerProcess.start(command, worker_settings | own)
         processes.append(process)
         return process
 
@@ -92,7 +96,7 @@ async def test_a_slow_dialog_holds_up_no_other_chat_and_a_failed_one_ends_nothin
     assert "handler-failed" in edge.log
 
 
-FILES = {
+FILES: dict[str, tuple[str, dict[str, Any]]] = {
     "document": ("sendDocument", {"file_name": "report.pdf", "mime_type": "application/pdf"}),
     "voice": ("sendVoice", {"duration": 3, "mime_type": "audio/ogg"}),
     "audio": ("sendAudio", {"duration": 3, "title": "A song"}),
@@ -149,3 +153,93 @@ async def test_a_file_telegram_does_not_give_fails_that_message_alone(
     assert [sent.fields["text"] for sent in await api.received(1, 1)] == ["1: next"]
     assert "handler-failed" in edge.log
     assert "invalid file_id" in bot.log
+
+
+async def test_a_slow_dialog_is_answered_before_the_edge_ends(
+    api: BotApi, bot: WorkerProcess, start_edge: StartEdge
+) -> None:
+    edge = await (await start_edge("longpolling")).ready()
+    await api.say(1, "slow")
+    await api.say(2, "quick")
+    await api.received(2, 1)
+    assert not [sent for sent in api.sent if sent.chat == 1]
+    assert await edge.stop() == ExitCode.OK, edge.log
+    assert [sent.fields["text"] for sent in api.sent if sent.chat == 1] == ["1: slow"]
+    assert await api.unconfirmed() == []
+
+
+async def test_it_waits_for_telegram_at_the_start_and_ends_when_told_to(api: BotApi, start_edge: StartEdge) -> None:
+    api.failing = lambda method: method == "getMe"
+    waiting, stopped = await start_edge("longpolling"), await start_edge("longpolling")
+    for edge in (waiting, stopped):
+        await until(lambda edge=edge: "waiting for Telegram" in edge.log, "it waits")  # type: ignore[misc]  # mypy cannot type a lambda's default
+    assert await stopped.stop() == ExitCode.OK, stopped.log
+    assert not re.search(r"edge ready", waiting.log)
+    api.failing = lambda _: False
+    await waiting.ready()
+
+
+async def test_it_goes_on_when_telegram_is_back(api: BotApi, bot: WorkerProcess, start_edge: StartEdge) -> None:
+    edge = await (await start_edge("longpolling")).ready()
+    api.failing = lambda method: method == "getUpdates"
+    await api.say(1, "let the running fetch return")
+    await until(lambda: "fetching updates from Telegram failed" in edge.log, "a fetch fails")
+    api.failing = lambda _: False
+    await api.say(1, "hello")
+    assert (await api.received(1, 2))[1].fields["text"] == "2: hello"
+
+
+async def test_an_answer_telegram_does_not_take_ends_nothing(
+    api: BotApi, bot: WorkerProcess, start_edge: StartEdge
+) -> None:
+    edge = await (await start_edge("longpolling")).ready()
+    api.failing = lambda method: method == "sendMessage"
+    await api.say(1, "one")
+    await until(lambda: api.calls["sendMessage"] == 1, "an answer is refused")
+    api.failing = lambda _: False
+    await api.say(1, "two")
+    assert [sent.fields["text"] for sent in await api.received(1, 1)] == ["2: two"]
+    assert edge.is_running
+
+
+@pytest.mark.parametrize("when", ["at the start", "later"])
+async def test_a_token_that_is_refused_ends_it_and_is_not_told(api: BotApi, start_edge: StartEdge, when: str) -> None:
+    api.token = "999:another" if when == "at the start" else TOKEN
+    edge = await start_edge("longpolling")
+    if when == "later":
+        await edge.ready()
+        api.token = "999:another"  # noqa: S105 - no token of anybody
+        await api.say(1, "let the running fetch return")
+    assert await edge.ended() == (ExitCode.APP if when == "at the start" else ExitCode.CONSUMER_LOST), edge.log
+    assert TOKEN not in edge.log
+
+
+async def test_a_port_that_is_taken_ends_it(api: BotApi, start_edge: StartEdge) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        edge = await start_edge("webhook", port=taken.getsockname()[1])
+        assert await edge.ended() == ExitCode.FAILED
+    assert "in use" in edge.log
+
+
+async def test_large_files_leave_the_edge_small(
+    api: BotApi, bot: WorkerProcess, start_edge: StartEdge, report: Report
+) -> None:
+    edge = await (await start_edge("longpolling")).ready()
+    files = [random.randbytes(20 * 1024 * 1024) for _ in range(4)]
+    for chat, data in enumerate(files):
+        await api.say(chat, document=api.file(data) | {"file_name": f"{chat}.bin"})
+    for chat, data in enumerate(files):
+        assert (await api.received(chat, 2))[1].file == data[::-1]
+    await api.say(9, document=api.file(b"x" * (20 * 1024 * 1024 + 1)) | {"file_name": "large.bin"})
+    await until(lambda: "handler-failed" in edge.log, "one byte more is refused")
+    assert "are allowed" in bot.log
+    peak = memory_peak(edge)
+    report(f"edge at most {peak / 2**20:.0f} MiB, with {len(files)} files of 20 MiB in and out at a time")
+    assert peak < 150 * 2**20
+
+
+def memory_peak(process: WorkerProcess) -> int:
+    """Bytes."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
+    return int(kilobytes) * 1024

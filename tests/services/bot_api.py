@@ -58,6 +58,7 @@ class BotApi:
     """The server, and its users' side. Use it as `async with BotApi() as api`."""
 
     def __init__(self) -> None:
+        self.token = TOKEN
         self.url = f"http://127.0.0.1:{free_port()}"
         self.sent: list[Sent] = []
         self.calls: Counter[str] = Counter()
@@ -116,6 +117,11 @@ class BotApi:
         except TimeoutError:
             raise AssertionError(f"{count} messages to chat {chat} awaited, there were {found()}") from None
         return found()[:count]
+
+    async def unconfirmed(self) -> list[int]:
+        """Updates that the bot would get again."""
+        async with self._changed:
+            return [update["update_id"] for update in self._updates]
 
     async def _update(self, number: int, content: dict[str, Any]) -> None:
         update = {"update_id": number, **content}
@@ -185,7 +191,7 @@ class _Handler(RequestHandler):
         self.api = api
 
     def refuse_strangers(self, token: str) -> None:
-        if token != TOKEN:
+        if token != self.api.token:
             raise HTTPError(401, reason="Unauthorized")
 
     def write_error(self, status_code: int, **_: Any) -> None:

@@ -36,7 +36,7 @@ class Ours(CallbackMessengerInterface, MessengerInterfaceWithAttachments):
         raise NotImplementedError
 
 
-class Theirs(common.CallbackMessengerInterface, common.MessengerInterfaceWithAttachments):
+class Theirs(common.CallbackMessengerInterface, common.MessengerInterfaceWithAttachments):  # type: ignore[misc]  # not typed
     supported_request_attachment_types = {theirs.Image, theirs.Document}  # noqa: RUF012 - as above
     supported_response_attachment_types = {theirs.Image}  # noqa: RUF012 - as above
 
@@ -139,8 +139,9 @@ async def test_a_context_of_its_own_library_comes_back(
     assert type(context) is (Context if kind is Ours else chatsky.Context)
     assert (context.id, context.current_turn_id) == ("ada", 2)
     assert context.misc == {"lang": "en", "turns": 2}
-    assert type(context.last_response) is type(request)
-    assert (context.last_response.text, context.last_response.parse_mode) == ("answer", "HTML")
+    response: Any = context.last_response
+    assert type(response) is type(request)
+    assert (response.text, response.parse_mode) == ("answer", "HTML")
     assert first.last_request.urgency == 3
     assert context.last_request.text == "two"
     assert unnamed.current_turn_id == 1

@@ -35,7 +35,7 @@ def round_trip(written: FrameworkData) -> FrameworkData:
     return read_framework_data(from_json(to_json(write_framework_data(written))))
 
 
-VALUES = [
+VALUES: list[Any] = [
     *("", "Ada", 0, 1.5, True, None, [1, [None]], {"a": {"b": []}}, "gASVJgAAAAAAAACMCGJ1aWx0aW5z"),
     *(date(2026, 2, 3), datetime(2026, 2, 3, 4, 5, tzinfo=UTC), time(4, 5), timedelta(days=1, microseconds=1)),
     *(Decimal("1.10"), UUID(int=7), (1, "two"), {1, 2}),

@@ -93,11 +93,10 @@ def _context(dialog: Dialog) -> Context:
         misc=info.misc,
         framework_data=framework_data,
     )
-    for table, item in (
-        (context.requests, record.request),
-        (context.responses, record.response),
-        (context.labels, record.label),
-    ):
-        if item is not None:
-            table[turn_id] = item
+    if record.request is not None:
+        context.requests[turn_id] = record.request
+    if record.response is not None:
+        context.responses[turn_id] = record.response
+    if record.label is not None:
+        context.labels[turn_id] = record.label
     return context

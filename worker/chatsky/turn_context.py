@@ -12,7 +12,6 @@ import chatsky.core.pipeline
 from chatsky import AbsoluteNodeLabel, Context, Message
 from chatsky.context_storages import DBContextStorage
 from chatsky.core.ctx_dict import ContextDict, LabelContextDict, MessageContextDict, _get_hash
-from chatsky.core.ctx_utils import FrameworkData
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 
@@ -145,12 +144,10 @@ class TurnContext(Context):  # type: ignore[misc]
             return await super().connected(storage, start_label, id)
         labels = await TurnLabels.of(storage, dialog, "labels")
         tables = {table: await TurnMessages.of(storage, dialog, table) for table in ("requests", "responses")}
-        if dialog.info is None:
+        if not labels:  # A new dialog, or one that a handler has begun.
             labels[0] = start_label
-            context = cls(id=id, framework_data=FrameworkData(), labels=labels, **tables)
-        else:
-            info = {name: getattr(dialog.info, name) for name in _INFO}
-            context = cls(id=id, labels=labels, **tables, **info)
+        info = {} if dialog.info is None else {name: getattr(dialog.info, name) for name in _INFO}
+        context = cls(id=id, labels=labels, **tables, **info)
         context._storage = storage
         return context
 

@@ -14,11 +14,9 @@ from typing import Any
 import click
 
 from interfaces.attachment_requests import AttachmentRequests
-from interfaces.attachment_transfer import AttachmentTransfer
-from interfaces.brokers import Broker
 from interfaces.brokers.opening import open_broker
 from interfaces.client import BrokerClient
-from interfaces.edge import Edge, edge_name
+from interfaces.edge import Edge, edge_name, giver_of
 from interfaces.errors import AppInvalid, ExitCode, SwitchboardError
 from interfaces.nested_loops import nested_loops_prevented
 from interfaces.topology import Topology
@@ -39,7 +37,7 @@ logger = logging.getLogger(__name__)
     cls=Command,
     epilog=examples(
         "switchboard edge my_bot.telegram:interface --amqp-url amqp://rabbitmq",
-        "switchboard edge my_bot.telegram:interface --name support   # replies and attachments go by this name",
+        "switchboard edge my_bot.telegram:interface --name support    # how bots see where it comes from",
         "switchboard edge chatsky.messengers.console:CLIMessengerInterface",
     ),
 )
@@ -90,14 +88,10 @@ async def _supervise(interface: Any, name: str | None, timeout: float, settings:
     broker = open_broker(settings.amqp_url.get_secret_value(), publish_timeout=settings.publish_timeout)
     client = BrokerClient(namespace=settings.namespace, broker=broker, timeout=timeout)
     transfer = open_transfer(_with_directory_of(interface, settings))
-    edge = Edge(
-        interface,
-        client,
-        transfer,
-        name=name,
-        requests=_requests(interface, edge_name(interface, name), broker, transfer, settings),
-        drain_timeout=settings.drain_timeout,
-    )
+    name, topology = edge_name(interface, name), Topology(namespace=settings.namespace)
+    give = giver_of(interface, transfer)
+    requests = None if give is None else AttachmentRequests(broker, topology, name, give)
+    edge = Edge(interface, client, transfer, name=name, requests=requests, drain_timeout=settings.drain_timeout)
     working = asyncio.create_task(_work(edge, client), name="edge")
     ending = end_on_signals(edge.stop, working, settings.drain_timeout, "messages that were taken")
     overdue = asyncio.create_task(ending.wait(), name="await the end")
@@ -123,15 +117,6 @@ def _with_directory_of(interface: Any, settings: Settings) -> Settings:
     if "attachments_directory" in settings.model_fields_set or own in (None, Path(tempfile.gettempdir())):
         return settings
     return settings.model_copy(update={"attachments_directory": Path(own)})
-
-
-def _requests(
-    interface: Any, name: str, broker: Broker, transfer: AttachmentTransfer, settings: Settings
-) -> AttachmentRequests | None:
-    fetch = getattr(interface, "get_attachment_bytes", None)
-    if not callable(fetch):
-        return None
-    return AttachmentRequests(broker, Topology(namespace=settings.namespace), name, fetch, transfer.keep)
 
 
 async def _work(edge: Edge, client: BrokerClient) -> None:
