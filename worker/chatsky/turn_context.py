@@ -144,7 +144,7 @@ class TurnContext(Context):  # type: ignore[misc]
             return await super().connected(storage, start_label, id)
         labels = await TurnLabels.of(storage, dialog, "labels")
         tables = {table: await TurnMessages.of(storage, dialog, table) for table in ("requests", "responses")}
-        if not labels:  # A new dialog, or one that a handler has begun.
+        if len(labels) == 0:  # A new dialog, or one that a handler has begun.
             labels[0] = start_label
         info = {} if dialog.info is None else {name: getattr(dialog.info, name) for name in _INFO}
         context = cls(id=id, labels=labels, **tables, **info)
