@@ -45,8 +45,8 @@ async def bot(ctx: Context) -> Message:
             data = await ctx.attachment_bytes(file)
             told.append(digest(data))
     answer = FILES / f"answer-{ctx.request_id}"
-    with answer.open("wb") as file:
-        file.writelines((data, MARK))
+    with answer.open("wb") as written:
+        written.writelines((data, MARK))
     return Message(" ".join(told), attachments=[Document(source=answer)])
 
 
