@@ -81,6 +81,8 @@ class Source:
             stderr=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            # A run of the tests in the background ignores SIGINT, and its children would too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     def set_main(self, ctx_id: str, **fields: str | None) -> None:
