@@ -74,15 +74,16 @@ class Source:
         )
 
     def begin_to_take_over(self) -> subprocess.Popen[str]:
+        # A run of the tests in the background ignores SIGINT, and its children would too.
+        obeying = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        python, _, _, *arguments = self.command()
         return subprocess.Popen(
-            self.command(),
+            [python, "-c", f"{obeying}; from worker.cli import main; main()", *arguments],
             cwd=ROOT,
             env=self.environment,
             stderr=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # A run of the tests in the background ignores SIGINT, and its children would too.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     def set_main(self, ctx_id: str, **fields: str | None) -> None:
