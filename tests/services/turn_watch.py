@@ -10,6 +10,7 @@ from collections import defaultdict
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
+from uuid import uuid4
 
 from redis.asyncio import Redis
 
@@ -31,6 +32,8 @@ class TurnWatch:
         self._started: defaultdict[str, set[str]] = defaultdict(set)
         self._committed: set[str] = set()
         self._new: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        self._last_word = uuid4().hex
+        self._caught_up = asyncio.Event()
         self._opened = AsyncExitStack()
         self._reading: asyncio.Task[None] | None = None
 
@@ -48,6 +51,8 @@ class TurnWatch:
 
     async def is_running(self, ctx_id: str, request: str) -> bool:
         """Whether that turn is started and not committed, as Redis has it now."""
+        # What a process has sent before it was stopped may be read in the same round as this, and after it.
+        await self._client.ping()
         started = await self._client.hget(f"{self._namespace}:ctx:{{{ctx_id}}}", "r")
         return started == request.encode()
 
@@ -67,12 +72,21 @@ class TurnWatch:
         assert self._reading is not None
         if self._reading.done():
             self._reading.result()
+        await self._catch_up()
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
         await self._opened.aclose()
         await self._client.aclose()
 
+    async def _catch_up(self) -> None:
+        """Wait until everything is read that was called before."""
+        await self._client.echo(self._last_word)
+        async with asyncio.timeout(10):
+            await self._caught_up.wait()
+
     def _note(self, command: str) -> None:
+        if self._last_word in command:
+            self._caught_up.set()
         call = CALL.match(command)
         if call is None or call["namespace"] != self._namespace:
             return

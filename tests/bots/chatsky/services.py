@@ -73,8 +73,7 @@ async def fragile(ctx: Context) -> None:
 
 
 async def endless(ctx: Context) -> None:
-    """Changes the misc and then takes too long: the change stays."""
-    ctx.misc["slow"] = ctx.misc.get("slow", 0) + 1
+    """Takes too long. It changes nothing: on a busy machine its time may be up before it begins."""
     await asyncio.Event().wait()
 
 
