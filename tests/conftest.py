@@ -5,6 +5,7 @@ for them. What cannot be had is an error in each test that needs it, never a ski
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,6 +33,8 @@ IMPORTING_CHATSKY = ExitStack()
 
 
 def pytest_configure() -> None:
+    # A run in the background ignores SIGINT, and what the tests start would too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Test modules import Chatsky at their top, as bots do, and the event loops of all tests must stay what they are.
     IMPORTING_CHATSKY.enter_context(nested_loops_prevented())
     for name in [name for name in os.environ if name.startswith("SWITCHBOARD_") and not name.startswith(TEST_PREFIX)]:
