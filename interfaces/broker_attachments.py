@@ -40,8 +40,8 @@ TTL_SECONDS: Final = 7 * 24 * 3600
 STORE_WAIT = wait_random_exponential(multiplier=0.1, max=5)
 
 _came_through: ContextVar[str | None] = ContextVar("came_through", default=None)
-"""Name of the interface that the message of the running turn came through. `get_attachment_bytes` is given an id alone, so
-the name must be found by the task that asks, whichever of the bot's tasks that is."""
+"""Name of the interface that the message of the running turn came through. `get_attachment_bytes` is given an id alone,
+so the name must be found by the task that asks, whichever of the bot's tasks that is."""
 
 
 class BrokerAttachments(MessengerInterfaceWithAttachments, ABC):

@@ -51,6 +51,7 @@ class _Ran(NamedTuple):
     """What a bot has left."""
 
     context: Context
+    reply: Message | None
     older_turns: Mapping[int, bytes] = {}
     """Records of turns before this one, where the bot changed any."""
 
@@ -157,11 +158,12 @@ class TurnRunner:
         return loaded
 
     async def _run_and_commit(self, request: Request, loaded: Loaded) -> Context:
-        context, older_turns = await self._run_with_retries(request, loaded)
+        context, response, older_turns = await self._run_with_retries(request, loaded)
         turn_id = context.current_turn_id
-        response = context.responses.get(turn_id)
         if response is not None and self._interface is not None:
-            response = context.responses[turn_id] = await self._interface.sent(response)
+            response = await self._interface.sent(response)
+            if turn_id in context.responses:
+                context.responses[turn_id] = response
         reply = encode_reply(request, response, context.misc, turn_id)
         try:
             main, record = records.write_main(context), records.write_turn(context, turn_id)
@@ -206,7 +208,7 @@ class TurnRunner:
         try:
             with stray_cancellations_caught():
                 if isinstance(self._bot, HandlerApp | RunnerApp):
-                    return _Ran(await self._run_on_context(self._bot, request, message, update_ctx_misc, loaded))
+                    return await self._run_on_context(self._bot, request, message, update_ctx_misc, loaded)
                 return _Ran(*await self._bot.run(request.ctx_id, loaded, message, update_ctx_misc))
         except RequestRejected:
             raise  # What is stored cannot be read, or what the bot left cannot be stored: again, it would be the same.
@@ -220,7 +222,7 @@ class TurnRunner:
         message: Message,
         update_ctx_misc: dict[str, Any] | None,
         loaded: Loaded,
-    ) -> Context:
+    ) -> _Ran:
         context = records.read_context(request.ctx_id, loaded.version, loaded.main, loaded.turns)
         context.connect(request.request_id, self._turn_loader(request.ctx_id), self._interface)
         context.misc.update(update_ctx_misc or {})
@@ -234,7 +236,7 @@ class TurnRunner:
             context.misc, response = dict(ran.misc), ran.last_response
         if response is not None:
             context.responses[turn_id] = response
-        return context
+        return _Ran(context, response)
 
     def _received(self, message: Message) -> Message:
         return message if self._interface is None else self._interface.received(message)

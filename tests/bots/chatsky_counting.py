@@ -14,12 +14,11 @@ class Tell(BaseResponse):
         return Message(f"message {ctx.misc['turns']}: {ctx.last_request.text}")
 
 
-pipeline = Pipeline(
-    script={
-        "talk": {
-            "start": {TRANSITIONS: [Tr(dst="answer")]},
-            "answer": {PRE_RESPONSE: {"count": Count()}, RESPONSE: Tell(), TRANSITIONS: [Tr(dst="answer")]},
-        }
-    },
-    start_label=("talk", "start"),
-)
+SCRIPT = {
+    "talk": {
+        "start": {TRANSITIONS: [Tr(dst="answer")]},
+        "answer": {PRE_RESPONSE: {"count": Count()}, RESPONSE: Tell(), TRANSITIONS: [Tr(dst="answer")]},
+    }
+}
+
+pipeline = Pipeline(script=SCRIPT, start_label=("talk", "start"))

@@ -53,8 +53,10 @@ class PipelineTurns:
 
     async def run(
         self, ctx_id: str, loaded: Loaded, message: Message, update_ctx_misc: dict[str, Any] | None
-    ) -> tuple[Context, Mapping[int, bytes]]:
-        """Run one turn; the context with this turn in it, and the records of older turns that the pipeline changed.
+    ) -> tuple[Context, Message | None, Mapping[int, bytes]]:
+        """Run one turn; the context with this turn in it, the reply, and the older turns' records that were changed.
+
+        The reply is the dialog's last response, as for Chatsky's interfaces: an earlier turn's where this one has none.
 
         Raises `RequestRejected` where what is stored cannot be read, or what the pipeline leaves cannot be stored, and
         whatever the bot raises.
@@ -65,7 +67,11 @@ class PipelineTurns:
         storage = TurnStorage(self.store, dialog=dialog, like=own, max_turns=self.max_turns)
         pipeline = self.pipeline.model_copy(update={"context_storage": storage, "messenger_interface": self.interface})
         await pipeline._run_pipeline(to_chatsky(message), ctx_id, update_ctx_misc)  # noqa: SLF001 - the seed's runner
-        return _context(dialog), {n: dialog.turn_record(n) for n in dialog.changed if n != loaded.version + 1}
+        context = _context(dialog)
+        last = await dialog.items("responses", dialog.ids["responses"][-1:])
+        reply = next((Message.model_validate(response) for response in last.values()), None)
+        older_turns = {n: dialog.turn_record(n) for n in dialog.changed if n != context.current_turn_id}
+        return context, reply, older_turns
 
 
 def _context(dialog: Dialog) -> Context:

@@ -19,7 +19,6 @@ from interfaces.bridge import from_chatsky, message_from_json
 from interfaces.errors import Reason, RequestRejected
 from worker.chatsky.dialog import Dialog
 from worker.chatsky.storage import TurnStorage
-from worker.chatsky.turn_ids import TurnIds
 
 
 class _Messages:
@@ -66,10 +65,13 @@ class _Labels:
 class _TurnTable(ContextDict):  # type: ignore[misc]  # Chatsky has no types
     """What the two tables of a turn have in common."""
 
-    def keys(self) -> TurnIds:
-        """All turn ids with an item, in order: a sequence as Chatsky's list is, and not sorted anew."""
-        keys: TurnIds = self._keys
-        return keys.copy()
+    def keys(self) -> list[int]:
+        """All turn ids with an item, in order: a list, as bots may put it anywhere. Nothing is sorted anew."""
+        return list(self._keys)
+
+    def latest(self) -> Any:
+        """The item with the highest turn id, `None` where there is none; it does not ask for all `keys()`."""
+        return self._items[self._keys[-1]] if self._keys else None
 
     async def _load_items(self, keys: list[int]) -> None:
         """As Chatsky's, with `origin.message` as it came from the wire."""
@@ -111,6 +113,24 @@ class TurnLabels(_TurnTable, LabelContextDict):  # type: ignore[misc]
 class TurnContext(Context):  # type: ignore[misc]
     """Chatsky's `Context`, made from a `Dialog` where the storage has one for it."""
 
+    @property
+    def last_label(self) -> AbsoluteNodeLabel:
+        """See Chatsky's `Context.last_label`."""
+        labels = self.labels
+        return labels.latest() if isinstance(labels, TurnLabels) and len(labels) else super().last_label
+
+    @property
+    def last_request(self) -> Message:
+        """See Chatsky's `Context.last_request`."""
+        requests = self.requests
+        return requests.latest() if isinstance(requests, TurnMessages) and len(requests) else super().last_request
+
+    @property
+    def last_response(self) -> Message | None:
+        """See Chatsky's `Context.last_response`."""
+        responses = self.responses
+        return responses.latest() if isinstance(responses, TurnMessages) else super().last_response
+
     @classmethod
     async def connected(
         cls,
@@ -124,7 +144,7 @@ class TurnContext(Context):  # type: ignore[misc]
             return await super().connected(storage, start_label, id)
         labels = await TurnLabels.of(storage, dialog, "labels")
         tables = {table: await TurnMessages.of(storage, dialog, table) for table in ("requests", "responses")}
-        if not labels:  # A new dialog, or one that a handler has begun.
+        if len(labels) == 0:  # A new dialog, or one that a handler has begun.
             labels[0] = start_label
         info = {} if dialog.info is None else {name: getattr(dialog.info, name) for name in _INFO}
         context = cls(id=id, labels=labels, **tables, **info)
