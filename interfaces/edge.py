@@ -225,6 +225,8 @@ class Edge:
         self._stopping = asyncio.Event()
         self.unanswered = 0
         """After `run`: turns that were asked for and given up."""
+        self.was_cut_short = False
+        """After `run`: whether it was told to stop and had not come to its end, so that something may be unanswered."""
 
     def stop(self) -> None:
         """Take nothing more from users and answer what was taken. Returns at once, may be repeated."""
@@ -262,6 +264,8 @@ class Edge:
                 task.result()
         finally:
             self.unanswered = self._runner.running
+            # An answer that is on its way from here to its user is no running turn any more.
+            self.was_cut_short = self.is_stopping and not driving.done()
             self._runner.close()
             for task in tasks:
                 task.cancel()

@@ -12,7 +12,7 @@ from chatsky.messengers.common import PollingMessengerInterface
 INBOX, OUTBOX = "TEST_INBOX", "TEST_OUTBOX"
 
 
-class FileInterface(PollingMessengerInterface):  # type: ignore[misc]  # Chatsky is not typed for mypy
+class FileInterface(PollingMessengerInterface):
     """Lines `context: text` in, lines `context: answer` out. Every third call to a method raises."""
 
     def __init__(self) -> None:

@@ -110,7 +110,7 @@ async def test_files_go_there_and_back_byte_by_byte(api: BotApi, bot: WorkerProc
     sent: list[tuple[str, bytes]] = []
     for kind, (method, fields) in FILES.items():
         data = random.randbytes(200_000)
-        await api.say(1, **{kind: api.file(data) | fields})
+        await api.say(1, None, **{kind: api.file(data) | fields})
         sent.append((method, data))
     photo = random.randbytes(300_000)
     await api.say(1, photo=[api.file(photo) | {"width": 640, "height": 480}])

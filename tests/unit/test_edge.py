@@ -36,7 +36,7 @@ class Ours(CallbackMessengerInterface, MessengerInterfaceWithAttachments):
         raise NotImplementedError
 
 
-class Theirs(common.CallbackMessengerInterface, common.MessengerInterfaceWithAttachments):  # type: ignore[misc]  # not typed
+class Theirs(common.CallbackMessengerInterface, common.MessengerInterfaceWithAttachments):
     supported_request_attachment_types = {theirs.Image, theirs.Document}  # noqa: RUF012 - as above
     supported_response_attachment_types = {theirs.Image}  # noqa: RUF012 - as above
 
@@ -299,7 +299,7 @@ async def test_an_interface_whose_connect_lasts_is_cancelled_at_the_end(
 ) -> None:
     ended: list[str] = []
 
-    class Lasting(kind):  # type: ignore[misc]  # a class by parameter
+    class Lasting(kind):
         async def connect(self, pipeline_runner: Any) -> None:
             await super().connect(pipeline_runner)
             try:

@@ -59,7 +59,7 @@ class Ours(Played, PollingMessengerInterface):  # type: ignore[misc]  # texts st
     pass
 
 
-class Theirs(Played, ChatskyPolling):  # type: ignore[misc]  # Chatsky is not typed for mypy
+class Theirs(Played, ChatskyPolling):
     pass
 
 

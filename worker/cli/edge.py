@@ -103,8 +103,8 @@ async def _supervise(interface: Any, name: str | None, timeout: float, settings:
     error = None if working.cancelled() else working.exception()
     if error is not None:
         leave(_told(error))
-    if edge.unanswered:
-        logger.error("stopped with %d messages asked for and not answered", edge.unanswered)
+    if edge.was_cut_short:
+        logger.error("cut short with %d messages asked for and not answered", edge.unanswered)
         leave(ExitCode.UNFINISHED)
     logger.info("edge stopped")
     if edge.is_stopping:
