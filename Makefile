@@ -64,6 +64,10 @@ availability: $(ENV) ## time without service around each fault; writes docs/avai
 scaling: $(ENV) ## throughput against worker processes; writes docs/scaling.md and its plot
 	$(PYTHON) -m tests.scaling
 
+.PHONY: chatsky-comparison
+chatsky-comparison: $(ENV) ## a Chatsky pipeline here and on Chatsky's own Redis storage; writes docs/chatsky.md
+	$(PYTHON) -m tests.chatsky_comparison
+
 .PHONY: chaos-check
 chaos-check: $(ENV) ## show that the chaos suite convicts workers without fencing, deduplication or hand-over by closing
 	$(PYTHON) -m pytest tests/chaos/check_sabotage.py -q

@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from interfaces.data_model import DataModel
+from interfaces.local_files import PARTIAL
 
 if TYPE_CHECKING:
     from interfaces.messengers import MessengerInterfaceWithAttachments
@@ -96,7 +97,8 @@ class Poll(Attachment):
     chatsky_attachment_type: Literal["poll"] = "poll"
 
 
-def _url_or_path(value: Any) -> str:
+def source_kind(value: Any) -> str:
+    """Whether the `source` of an attachment is a "url" or a "path"."""
     if isinstance(value, str):
         return "url" if re.match(r"[a-z][a-z0-9+.-]*://|(file|data):", value, re.IGNORECASE) else "path"
     return "path" if isinstance(value, Path) else "url"
@@ -104,7 +106,7 @@ def _url_or_path(value: Any) -> str:
 
 Source = Annotated[
     Annotated[HttpUrl, Tag("url")] | Annotated[Path, Tag("path")],
-    Discriminator(_url_or_path),
+    Discriminator(source_kind),
     # Generated, it would be "exactly one of" two formats, which every URL breaks: both are plain strings to a
     # validator.
     WithJsonSchema({"type": "string", "description": "A URL (http or https), or a path on the machine that reads it."}),
@@ -157,7 +159,7 @@ class DataAttachment(Attachment):
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=PARTIAL, delete=False) as file:
         partial = Path(file.name)
         try:
             file.write(data)

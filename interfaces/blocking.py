@@ -7,10 +7,11 @@ call their plain `_request` and `_respond` through this.
 
 import asyncio
 import contextvars
+import inspect
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -41,3 +42,9 @@ async def run_in_daemon_thread(function: Callable[..., T], *args: object) -> T:
     if errors:
         raise errors[0]
     return results[0]
+
+
+async def call_sync_or_async(function: Callable[..., Any], *args: object) -> Any:
+    """What `function(*args)` gives, be it a coroutine function or a plain one, which then runs in a thread."""
+    result = function(*args) if inspect.iscoroutinefunction(function) else await run_in_daemon_thread(function, *args)
+    return await result if inspect.isawaitable(result) else result

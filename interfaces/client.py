@@ -7,22 +7,20 @@ deduplicate; and so is a request whose reply can no longer come, because the nod
 
 import asyncio
 from collections.abc import Hashable
-from contextlib import suppress
 from dataclasses import replace
-from itertools import chain
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
 from interfaces.brokers import Broker, Delivery, Outgoing
 from interfaces.brokers.opening import open_broker
-from interfaces.consumers import KeptConsumer
 from interfaces.context import Context
 from interfaces.envelope import context_id, encode_request
-from interfaces.errors import AskTimeout, BrokerUnavailable, QueueStranded, RequestFailed
+from interfaces.errors import AskTimeout, QueueStranded, RequestFailed
+from interfaces.inbox import Inbox
 from interfaces.messages import Message, Origin
 from interfaces.ordered_publishing import OrderedPublisher
-from interfaces.replies import PREFETCH, PRIVATE_QUEUE_LIFE, Replies, read_reply
+from interfaces.replies import Replies, read_reply
 from interfaces.reply_bodies import Reply
 from interfaces.topology import Topology
 
@@ -51,12 +49,8 @@ class BrokerClient:
         self._interface = interface
         self._broker = broker or open_broker(url)
         self._timeout = timeout
-        self._reply_queue = self._new_reply_queue()
+        self._inbox = Inbox(self._broker, self._topology, _read)
         self._publisher = OrderedPublisher(self._broker)
-        self._waiting: dict[str, list[asyncio.Future[Reply]]] = {}
-        self._settling: set[asyncio.Task[None]] = set()
-        self._listening: asyncio.Task[None] | None = None
-        self._start_listening = asyncio.Lock()
 
     async def open(self) -> None:
         """Connect. Raises `BrokerRefused` or `BrokerUnavailable`."""
@@ -64,12 +58,7 @@ class BrokerClient:
 
     async def close(self) -> None:
         """Close the connection and drop the reply queue. Calls that still wait for a reply fail."""
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
-            with suppress(BrokerUnavailable):
-                await self._broker.delete_queue(self._reply_queue)
-        self._fail_waiting(BrokerUnavailable("the client was closed"))
+        await self._inbox.close("the client was closed")
         await self._broker.close()
 
     async def __aenter__(self) -> Self:
@@ -136,19 +125,15 @@ class BrokerClient:
                 ) from error
 
     async def _ask_once(self, request: Outgoing, request_id: str, ctx_id: str, deadline: float) -> Reply:
-        loop = asyncio.get_running_loop()
-        reply: asyncio.Future[Reply] = loop.create_future()
         # Several calls may ask under one id; the first reply answers them all.
-        self._waiting.setdefault(request_id, []).append(reply)
-        # Read only now: whoever is in `_waiting` is told when the queue changes.
-        request = replace(request, properties=replace(request.properties, reply_to=self._reply_queue))
-        try:
+        with self._inbox.waiting(request_id) as reply:
+            # Read only now: whoever waits is told when the queue changes.
+            request = replace(request, properties=replace(request.properties, reply_to=self._inbox.queue))
             # Listening is made sure of in this request's turn: before it, a later `send` could overtake.
-            await self._publisher.publish(request, ctx_id, deadline - loop.time(), first=self._listen)
+            seconds = deadline - asyncio.get_running_loop().time()
+            await self._publisher.publish(request, ctx_id, seconds, first=self._inbox.listen)
             async with asyncio.timeout_at(deadline):
                 return await reply
-        finally:
-            self._no_longer_waiting(request_id, reply)
 
     def replies(self, queue: str | None = None, *, interface: str | None = None) -> Replies:
         """Replies to requests that were sent without asking, as an async iterator.
@@ -184,55 +169,7 @@ class BrokerClient:
         origin = message.origin.model_copy(update={"interface": self._interface}) if message.origin else None
         return message.model_copy(update={"origin": origin or Origin(interface=self._interface)})
 
-    async def _listen(self) -> None:
-        """Consume the reply queue from the first `ask` on."""
-        async with self._start_listening:
-            if self._listening is not None:
-                return
-            await self._declare_reply_queue()
-            kept = KeptConsumer(
-                self._broker,
-                self._reply_queue,
-                PREFETCH,
-                self._on_reply,
-                declare=self._declare_reply_queue,
-                is_replicated=False,
-            )
-            self._listening = asyncio.create_task(kept.run(), name="replies")
-            self._listening.add_done_callback(self._on_listening_ended)
 
-    def _new_reply_queue(self) -> str:
-        return f"{self._topology.reply_prefix}{uuid4()}"
-
-    async def _declare_reply_queue(self) -> None:
-        await self._broker.declare_reply_queue(self._reply_queue, PRIVATE_QUEUE_LIFE)
-
-    def _on_reply(self, delivery: Delivery) -> None:
-        reply = read_reply(delivery)
-        # A reply nobody waits for is a repeated one, or came after its caller had given up.
-        if reply is not None:
-            for waiting in self._waiting.get(reply.request_id or "", []):
-                if not waiting.done():
-                    waiting.set_result(reply)
-        settling = asyncio.create_task(delivery.channel.ack(delivery), name="acknowledge reply")
-        self._settling.add(settling)
-        settling.add_done_callback(self._settling.discard)
-
-    def _on_listening_ended(self, task: "asyncio.Task[None]") -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self._listening = None
-            if isinstance(error, QueueStranded):
-                self._reply_queue = self._new_reply_queue()
-            self._fail_waiting(error)
-
-    def _fail_waiting(self, error: BaseException) -> None:
-        for waiting in chain.from_iterable(self._waiting.values()):
-            if not waiting.done():
-                waiting.set_exception(error)
-
-    def _no_longer_waiting(self, request_id: str, reply: asyncio.Future[Reply]) -> None:
-        waiting = self._waiting[request_id]
-        waiting.remove(reply)
-        if not waiting:
-            del self._waiting[request_id]
+def _read(delivery: Delivery) -> tuple[str, Reply] | None:
+    reply = read_reply(delivery)
+    return None if reply is None else (reply.request_id or "", reply)

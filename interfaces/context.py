@@ -6,14 +6,17 @@ function its owner gives it. The worker builds one for each turn; interfaces rea
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from time import time_ns
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from interfaces.data_model import DataModel, JsonObject
 from interfaces.errors import MisuseError
-from interfaces.messages import Message
+from interfaces.messages import DataAttachment, Message
+
+if TYPE_CHECKING:
+    from interfaces.messengers import MessengerInterfaceWithAttachments
 
 Item = TypeVar("Item")
 
@@ -107,6 +110,7 @@ class Context(BaseModel):
     _request_id: str | None = PrivateAttr(default=None)
     _reply: bytes | None = PrivateAttr(default=None)
     _load_turns: TurnLoader | None = PrivateAttr(default=None)
+    _interface: "MessengerInterfaceWithAttachments | None" = PrivateAttr(default=None)
     _held: set[int] = PrivateAttr(default_factory=set)
     """Turns that need no loading: they came with the context, or the store was asked for them."""
 
@@ -121,10 +125,14 @@ class Context(BaseModel):
         context.commit(reply)
         return context
 
-    def connect(self, request_id: str, load_turns: TurnLoader) -> None:
-        """Tell which request is running and where older turns come from. For whoever runs the turn."""
+    def connect(
+        self, request_id: str, load_turns: TurnLoader, interface: "MessengerInterfaceWithAttachments | None" = None
+    ) -> None:
+        """Tell which request is running, where older turns come from, and through which interface it came. For whoever
+        runs the turn."""
         self._request_id = request_id
         self._load_turns = load_turns
+        self._interface = interface
 
     def commit(self, reply: bytes) -> None:
         """Note that the turn is committed with this reply body. For whoever runs the turn."""
@@ -166,6 +174,16 @@ class Context(BaseModel):
         """The turns of this dialog, those that are only in the store included."""
         return Turns(self)
 
+    async def attachment_bytes(self, attachment: DataAttachment) -> bytes:
+        """The bytes of a file that a user has sent, wherever they are: in the attachment store, or with the messenger.
+
+        Raises `ContextError` outside a worker, `AttachmentError` where they cannot be had, a URL's included, and an
+        `Unavailable` where they cannot be had now.
+        """
+        if self._interface is None:
+            raise ContextError("attachments can be read in a worker alone: this context came through no interface")
+        return await attachment.get_bytes(self._interface)
+
     async def _hold(self, turn_ids: Sequence[int]) -> None:
         # The running turn is in memory even where its request was added after the context was made.
         running = {self.current_turn_id} & self.requests.keys()
@@ -183,8 +201,9 @@ class Context(BaseModel):
         self._held.update(missing)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        # A copy shares the loader: it leads to connections, which cannot be copied.
-        return super().__deepcopy__({**(memo or {}), id(self._load_turns): self._load_turns})
+        # A copy shares what leads to connections, which cannot be copied.
+        shared = {id(part): part for part in (self._load_turns, self._interface)}
+        return super().__deepcopy__({**(memo or {}), **shared})
 
 
 def _latest(items: Mapping[int, Item]) -> Item | None:

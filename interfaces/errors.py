@@ -6,7 +6,9 @@
     │   │   ├── PublishNacked
     │   │   ├── PublishTimeout
     │   │   └── QueueStranded
-    │   └── StoreUnavailable
+    │   ├── StoreUnavailable
+    │   ├── AttachmentStoreUnavailable
+    │   └── EdgeUnavailable
     ├── Unroutable             the broker has no queue for what was published
     ├── HeadersTooLarge        the broker would close the connection over this message's properties
     ├── RequestRejected        this request goes to the dead letters, with its reason
@@ -14,11 +16,15 @@
     ├── VersionConflict        the context moved between load and commit: load again
     ├── AskTimeout             no reply arrived within the time the caller gave
     ├── RequestFailed          the reply says that the request got no answer, and why
+    ├── AttachmentError        this attachment cannot be had or kept, however often it is tried
+    │   ├── AttachmentReferenceInvalid, AttachmentTooLarge, AttachmentCorrupt, AttachmentMissing
+    │   └── AttachmentStoreNotShared
     ├── MisuseError            the calling code is wrong; the message says how to mend it
     └── Fatal                  end the process with `exit_code`
         ├── SettingsInvalid, AppInvalid, BrokerRefused, StoreRefused, ConsumerLost
 
-Foreign errors (aio-pika, redis, pydantic) are mapped to these where they enter, never further in, and keep their cause.
+Foreign errors (aio-pika, redis, obstore, pydantic) are mapped to these where they enter, never further in, and keep
+their cause.
 """
 
 from enum import IntEnum, StrEnum
@@ -101,6 +107,14 @@ class StoreUnavailable(Unavailable):
     """Redis cannot be reached, or the outcome of a script is unknown. Every script may be repeated."""
 
 
+class EdgeUnavailable(Unavailable):
+    """No edge of an interface answers, and only an edge has what is needed."""
+
+
+class AttachmentStoreUnavailable(Unavailable):
+    """The attachment store cannot be reached, or refuses what is asked of it until somebody mends its settings."""
+
+
 class Unroutable(SwitchboardError):
     """The broker returned a mandatory message: nothing is bound for its exchange and routing key."""
 
@@ -143,6 +157,30 @@ class RequestFailed(SwitchboardError):
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
+
+
+class AttachmentError(SwitchboardError):
+    """One attachment cannot be read or kept, and trying again would not help. Everything else goes on."""
+
+
+class AttachmentReferenceInvalid(AttachmentError):
+    """An attachment's id begins like a reference to stored bytes and is none."""
+
+
+class AttachmentTooLarge(AttachmentError):
+    """More bytes than one attachment may have here. Nothing was read or kept."""
+
+
+class AttachmentCorrupt(AttachmentError):
+    """What the store holds, or what a file held a moment ago, is not what was promised: truncated, or other bytes."""
+
+
+class AttachmentMissing(AttachmentError):
+    """There are no such bytes, or there are none any more: never stored here, expired, or no readable file."""
+
+
+class AttachmentStoreNotShared(AttachmentError):
+    """The attachment would be kept where nobody who is to read it can."""
 
 
 class MisuseError(SwitchboardError):

@@ -6,7 +6,6 @@ Subclass them for a messenger; `RabbitMQMessengerInterface` and `CLIMessengerInt
 """
 
 import asyncio
-import inspect
 import logging
 import tempfile
 from abc import ABC, abstractmethod
@@ -14,10 +13,10 @@ from collections.abc import Awaitable, Callable, Hashable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from interfaces.blocking import run_in_daemon_thread
+from interfaces.blocking import call_sync_or_async
 from interfaces.context import Context
 from interfaces.errors import Fatal, MisuseError
-from interfaces.messages import Attachment, Message
+from interfaces.messages import DataModel, Message
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +59,10 @@ class MessengerInterfaceWithAttachments(MessengerInterface, ABC):
         temporary directory.
     """
 
-    supported_request_attachment_types: ClassVar[set[type[Attachment]]] = set()
-    """Types of attachment this interface can receive; others are neglected."""
-    supported_response_attachment_types: ClassVar[set[type[Attachment]]] = set()
+    supported_request_attachment_types: ClassVar[set[type[DataModel]]] = set()
+    """Types of attachment this interface can receive, a base class for all that is derived from it; others are
+    neglected."""
+    supported_response_attachment_types: ClassVar[set[type[DataModel]]] = set()
     """Types of attachment this interface can send; others are neglected."""
 
     def __init__(self, attachments_directory: Path | None = None) -> None:
@@ -108,7 +108,7 @@ class PollingMessengerInterface(MessengerInterface):
 
         A turn that fails goes to `_on_exception`; the others of the cycle are answered.
         """
-        updates: Updates = await _call(self._request)
+        updates: Updates = await call_sync_or_async(self._request)
         responses: list[Context] = []
         for message, ctx_id in updates:
             try:
@@ -118,7 +118,7 @@ class PollingMessengerInterface(MessengerInterface):
             except Exception as error:  # noqa: BLE001 - the runner is foreign code and may raise anything
                 self._on_exception(error)
         if responses or not updates:
-            await _call(self._respond, responses)
+            await call_sync_or_async(self._respond, responses)
         await asyncio.sleep(timeout)
 
     async def connect(
@@ -197,8 +197,3 @@ class CallbackMessengerInterface(MessengerInterface):
             name = type(self).__name__
             raise MisuseError(f"{name} has no pipeline yet: call `await {name}.connect(pipeline_runner)` first")
         return self._pipeline_runner
-
-
-async def _call(function: Callable[..., Any], *args: Any) -> Any:
-    result = function(*args) if inspect.iscoroutinefunction(function) else await run_in_daemon_thread(function, *args)
-    return await result if inspect.isawaitable(result) else result

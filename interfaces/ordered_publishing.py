@@ -4,22 +4,14 @@ A context's next request waits until the one before is confirmed or given up. Ot
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 
 from tenacity import AsyncRetrying, retry_if_exception_type
 
 from interfaces.brokers import Broker, Outgoing
 from interfaces.errors import BrokerUnavailable
 from interfaces.settling import OUTAGE_WAIT
-
-
-class _Turnstile:
-    """A lock, first come first served, and how many want it."""
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.users = 0
+from interfaces.turnstiles import Turnstiles
 
 
 class OrderedPublisher:
@@ -27,7 +19,7 @@ class OrderedPublisher:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._turnstiles: dict[str, _Turnstile] = {}
+        self._turnstiles = Turnstiles()
 
     async def publish(
         self, request: Outgoing, ctx_id: str, seconds: float, *, first: Callable[[], Awaitable[None]] | None = None
@@ -51,22 +43,10 @@ class OrderedPublisher:
 
         retrying = AsyncRetrying(retry=retry_if_exception_type(BrokerUnavailable), wait=OUTAGE_WAIT)
         try:
-            async with asyncio.timeout(seconds), self._in_order(ctx_id):
+            async with asyncio.timeout(seconds), self._turnstiles.turn(ctx_id):
                 await retrying(attempt)
         except TimeoutError as error:
             raise BrokerUnavailable(
                 f"request {request.properties.message_id!r} of context {ctx_id!r} was not confirmed within "
                 f"{round(seconds, 2):g} s: {last or 'no confirm yet, for it or for an earlier request of this context'}"
             ) from error
-
-    @asynccontextmanager
-    async def _in_order(self, ctx_id: str) -> AsyncIterator[None]:
-        turnstile = self._turnstiles.setdefault(ctx_id, _Turnstile())
-        turnstile.users += 1
-        try:
-            async with turnstile.lock:
-                yield
-        finally:
-            turnstile.users -= 1
-            if turnstile.users == 0:
-                del self._turnstiles[ctx_id]

@@ -10,9 +10,13 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Hashable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from uuid import uuid4
 
+from interfaces.attachment_transfer import AttachmentTransfer
+from interfaces.broker_attachments import BrokerAttachments
 from interfaces.brokers import Broker, Delivery
 from interfaces.brokers.opening import open_broker
 from interfaces.consumers import KeptConsumer, Watch
@@ -21,6 +25,7 @@ from interfaces.envelope import Request, decode_request
 from interfaces.errors import Fatal, MisuseError, Reason, RequestRejected, TurnAbandoned
 from interfaces.foreign import stray_cancellations_caught
 from interfaces.lanes import Lanes
+from interfaces.lazy_bridge import adopt, our_runner
 from interfaces.markers import Markers, is_marker
 from interfaces.messages import Message
 from interfaces.messengers import PipelineRunnerFunction, PollingMessengerInterface
@@ -28,6 +33,7 @@ from interfaces.reply_bodies import encode_reply
 from interfaces.request_queues import RequestQueues
 from interfaces.settling import Settler
 from interfaces.shards import Shards
+from interfaces.taken import Taken
 from interfaces.topology import Topology
 
 logger = logging.getLogger(__name__)
@@ -36,7 +42,7 @@ IDLE_POLL_SECONDS = 1.0
 """How long `_request` waits for a first message before it returns none, so that `loop` is asked again."""
 
 
-class RabbitMQMessengerInterface(PollingMessengerInterface):
+class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
     """Polling interface on the request queues of a namespace.
 
     Alone it runs any pipeline runner: each request reaches it at least once, in order per context. Together with a
@@ -50,6 +56,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
     :param concurrency: turns that run at a time at most.
     :param drain_timeout: seconds that running turns have to finish when the interface stops.
     :param queues: which request queues there are, where their number may change; those of `topology` otherwise.
+    :param attachments: the way to the attachment store; by default to one in this process.
     """
 
     def __init__(
@@ -64,11 +71,14 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         drain_timeout: float = 20.0,
         watch: Watch | None = None,
         queues: RequestQueues | None = None,
+        attachments_directory: Path | None = None,
+        attachments: AttachmentTransfer | None = None,
     ) -> None:
-        super().__init__()
-        self.name = f"{self.id}-{uuid4().hex[:8]}"
+        adopt(type(self))
         self._broker = broker or open_broker(url)
         self._queues = queues or RequestQueues(self._broker, topology or Topology())
+        super().__init__(self._broker, self.topology, attachments_directory, attachments)
+        self.name = f"{self.id}-{uuid4().hex[:8]}"
         self._prefetch = prefetch
         self._batch_size = batch_size
         self._concurrency = concurrency
@@ -80,7 +90,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         self._wake = asyncio.Event()
         self._is_open = False
         self._stopping = False
-        self._taken: dict[str, deque[Request]] = {}
+        self._taken = Taken()
         self._wanted: frozenset[str] = frozenset(self.topology.shard_queues)
         self._shards: Shards | None = None
         self._is_connected = asyncio.Event()
@@ -99,10 +109,10 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         once. Raises `BrokerRefused` or `BrokerUnavailable` where it cannot start, `ConsumerLost` where it cannot go on.
         """
         async with AsyncExitStack() as undoing:
-            undoing.push_async_callback(self._broker.close)
+            undoing.push_async_callback(self.close)
             await self.open()
             undoing.pop_all()
-        self._runner = pipeline_runner
+        self._runner = our_runner(pipeline_runner)
         self._lanes = Lanes(self._turn, self._concurrency)
         self._shards = Shards(self._keep, self._drain_timeout)
         self._shards.want(self._wanted)
@@ -135,6 +145,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
 
     async def close(self) -> None:
         """Close the broker; for an interface that was never connected. Never raises, may be repeated."""
+        await self._close_attachments()
         await self._broker.close()
 
     def stop(self) -> None:
@@ -179,14 +190,8 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         await self._connected().wait_consuming()
 
     def current(self, ctx_id: Hashable) -> Request:
-        """The request whose turn this context is in. A context has one turn at a time, so its id finds it.
-
-        Raises `MisuseError` where the context is in none.
-        """
-        taken = self._taken.get(str(ctx_id))
-        if not taken:
-            raise MisuseError(f"context {ctx_id!r} is in no turn: was its id changed by the pipeline?")
-        return taken[0]
+        """The request whose turn this context is in. Raises `MisuseError` where it is in none."""
+        return self._taken.current(ctx_id)
 
     async def _request(self) -> list[tuple[Message, Hashable]]:
         """The next requests, at most `batch_size`: those that are ready now, and it waits only while there is none."""
@@ -199,7 +204,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
         while self._arrived and len(batch) < self._batch_size and not self._stopping:
             request = self._decode(self._arrived.popleft())
             if request is not None:
-                self._taken.setdefault(request.ctx_id, deque()).append(request)
+                self._taken.add(request)
                 batch.append((request.message, request.ctx_id))
         return batch
 
@@ -228,20 +233,22 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
             self._markers.take(delivery)
             return None
         try:
-            return decode_request(delivery, self.topology)
+            request = decode_request(delivery, self.topology)
+            return replace(request, message=self.received(request.message))
         except RequestRejected as rejected:
             self._settler.reject_aside(delivery, rejected)
             return None
 
     async def _turn(self, ctx_id: str, message: Message) -> None:
         request = self.current(ctx_id)
+        self._begin_turn(request)
         try:
             channel = request.delivery.channel
             if not self._stopping and self._connected().may_start(channel):
                 with self._connected().turn(channel):
                     await self._run(request, message)
         finally:
-            self._forget(request)
+            self._taken.remove(request)
 
     async def _run(self, request: Request, message: Message) -> None:
         try:
@@ -262,18 +269,12 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
 
     async def _answer(self, context: Context) -> None:
         request = self.current(context.id)
-        body = context.committed_reply or encode_reply(
-            request, context.last_response, context.misc, context.current_turn_id
-        )
+        body = context.committed_reply
+        if body is None:
+            response = context.last_response and await self.sent(context.last_response)
+            body = encode_reply(request, response, context.misc, context.current_turn_id)
         await self._settler.answer(request, body)
-        self._forget(request)
-
-    def _forget(self, request: Request) -> None:
-        taken = self._taken.get(request.ctx_id)
-        if taken and taken[0] is request:
-            taken.popleft()
-            if not taken:
-                del self._taken[request.ctx_id]
+        self._taken.remove(request)
 
     def _connected(self) -> Shards:
         if self._shards is None:
@@ -296,4 +297,4 @@ class RabbitMQMessengerInterface(PollingMessengerInterface):
             await self._markers.close()
             # 4. Close the channels: acks are on the wire before, and what is unacknowledged goes back in order.
             await self._connected().close()
-            await self._broker.close()  # 5. Close the connections.
+            await self.close()  # 5. Close the connections.

@@ -103,6 +103,10 @@ class Topology:
         """How the name of a queue must begin for a request's `reply_to` to be honoured."""
         return f"{self.namespace}.reply."
 
+    def edge_queue(self, interface: str) -> str:
+        """Queue in which the edges of an interface are asked for attachments that only they can fetch."""
+        return f"{self.namespace}.edge.{interface}"
+
     def shard_queue(self, shard: int) -> str:
         """Name of request queue number `shard` (from 0)."""
         return f"{self.namespace}.requests.g{self.generation}.{shard:03d}"

@@ -15,7 +15,7 @@ URL_SCHEMES: Final = ("http://", "https://")
 def refuse_unsafe(message: Any, *others: Any) -> None:
     """Raise `RequestRejected(unsafe-payload)` where a message, or JSON that travels beside it, is unsafe to build
     from."""
-    _refuse_pickles([message, *others])
+    refuse_pickles(message, *others)
     if not isinstance(message, dict):
         return
     origin = message.get("origin")
@@ -26,8 +26,9 @@ def refuse_unsafe(message: Any, *others: Any) -> None:
     _refuse_local_files(message.get("attachments"))
 
 
-def _refuse_pickles(roots: list[Any]) -> None:
-    pending = roots
+def refuse_pickles(*roots: Any) -> None:
+    """Raise `RequestRejected(unsafe-payload)` where parsed JSON marks anything in it as a pickle."""
+    pending = list(roots)
     while pending:
         value = pending.pop()
         if isinstance(value, dict):

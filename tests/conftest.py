@@ -5,12 +5,15 @@ for them. What cannot be had is an error in each test that needs it, never a ski
 """
 
 import os
+import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from interfaces.nested_loops import nested_loops_prevented
 from tests.services.choice import Choice, choose_provider, choose_servers
 from tests.services.node import install_amqplib
 from tests.services.packages import CannotProvide
@@ -26,7 +29,14 @@ settings.register_profile("switchboard", deadline=None)
 settings.load_profile("switchboard")
 
 
+IMPORTING_CHATSKY = ExitStack()
+
+
 def pytest_configure() -> None:
+    # A run in the background ignores SIGINT, and what the tests start would too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Test modules import Chatsky at their top, as bots do, and the event loops of all tests must stay what they are.
+    IMPORTING_CHATSKY.enter_context(nested_loops_prevented())
     for name in [name for name in os.environ if name.startswith("SWITCHBOARD_") and not name.startswith(TEST_PREFIX)]:
         del os.environ[name]  # a developer's own settings must not decide what the tests find
 
@@ -47,6 +57,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    IMPORTING_CHATSKY.close()
     choice = config.stash.get(SERVERS, None)
     if isinstance(choice, Choice):
         choice.servers.remove()

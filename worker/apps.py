@@ -1,8 +1,8 @@
-"""APP: the bot a worker runs, given as `module:attribute` and brought into one of two forms.
+"""APP: the bot a worker runs, given as `module:attribute` and brought into one of three forms.
 
-A *handler* takes a context and gives the answer; the worker keeps its context. A *pipeline runner* (the seed's
-`PipelineRunnerFunction`, or any object with `_run_pipeline`, such as a Chatsky `Pipeline`) takes a message and a
-context id and keeps its contexts itself.
+A *handler* takes a context and gives the answer; the worker keeps its context. So it does for a Chatsky `Pipeline`
+(`worker.chatsky`). Any other *pipeline runner* (the seed's `PipelineRunnerFunction`, or an object with `_run_pipeline`)
+takes a message and a context id and keeps its contexts itself.
 """
 
 import importlib
@@ -13,13 +13,17 @@ import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from interfaces.blocking import run_in_daemon_thread
 from interfaces.context import Context
 from interfaces.errors import AppInvalid
 from interfaces.messages import Message
 from interfaces.messengers import PipelineRunnerFunction
+from interfaces.nested_loops import nested_loops_prevented
+
+if TYPE_CHECKING:
+    from worker.chatsky.app import ChatskyApp
 
 Answer = Message | str | None
 Handler = Callable[[Context], Awaitable[Answer] | Answer]
@@ -58,15 +62,20 @@ class RunnerApp:
     run: PipelineRunnerFunction
 
 
-App = HandlerApp | RunnerApp
+App: TypeAlias = "HandlerApp | RunnerApp | ChatskyApp"
 
 
 def adapt(bot: Any) -> App:
     """The form `bot` can be run in. Raises `AppInvalid`.
 
-    An object with `_run_pipeline` is a pipeline runner, and so is a callable with a `ctx_id` parameter or at least two
-    required ones; a callable with one required parameter is a handler.
+    A Chatsky `Pipeline` is one; any other object with `_run_pipeline` is a pipeline runner, and so is a callable with a
+    `ctx_id` parameter or at least two required ones; a callable with one required parameter is a handler.
     """
+    chatsky = sys.modules.get("chatsky")  # A pipeline cannot have been made without it.
+    if chatsky is not None and isinstance(bot, chatsky.Pipeline):
+        from worker.chatsky.app import ChatskyApp
+
+        return ChatskyApp(bot)
     pipeline = getattr(bot, "_run_pipeline", None)
     if callable(pipeline) and not inspect.isclass(bot):
         return RunnerApp(pipeline)
@@ -99,6 +108,11 @@ def _named(bot: Any) -> str:
 
 
 def load_app(path: str) -> App:
+    """The bot at `module:attribute`, see `load_object`. Raises `AppInvalid`."""
+    return adapt(load_object(path))
+
+
+def load_object(path: str) -> Any:
     """Import `module:attribute` with the current directory first on the path. Raises `AppInvalid`."""
     module_name, colon, attribute = path.partition(":")
     if not colon or not module_name or not attribute:
@@ -108,7 +122,8 @@ def load_app(path: str) -> App:
         sys.path.insert(0, here)
     collisions = [pair for name in OWN_PACKAGES for pair in _share_package(name)]
     try:
-        value: Any = importlib.import_module(module_name)
+        with nested_loops_prevented():
+            value: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             value = getattr(value, part)
     except Exception as error:
@@ -118,7 +133,7 @@ def load_app(path: str) -> App:
         raise AppInvalid(f"loading {path!r} failed: {fault}{_collision_hint(collisions)}") from error
     if collisions:
         logger.warning("APP %r was loaded%s", path, _collision_hint(collisions))
-    return adapt(value)
+    return value
 
 
 def _share_package(name: str) -> list[Collision]:

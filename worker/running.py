@@ -16,6 +16,7 @@ from interfaces.consumers import Watch
 from interfaces.errors import Unavailable
 from interfaces.rabbitmq import RabbitMQMessengerInterface
 from worker.apps import App, HandlerApp, RunnerApp, adapt, load_app
+from worker.attachments import open_transfer
 from worker.generations import Generations
 from worker.membership import Membership
 from worker.settings import Settings
@@ -51,6 +52,7 @@ class Worker:
         broker = broker or open_broker(
             self.settings.amqp_url.get_secret_value(), publish_timeout=self.settings.publish_timeout
         )
+        self._transfer = open_transfer(self.settings)
         generations = Generations(broker, self._store, self.settings.topology)
         self._interface = RabbitMQMessengerInterface(
             broker=broker,
@@ -60,6 +62,7 @@ class Worker:
             concurrency=self.settings.concurrency,
             drain_timeout=self.settings.drain_timeout,
             watch=Watch(self.settings.watch_every, self.settings.watch_lost_after),
+            attachments=self._transfer,
         )
         self._membership = Membership(self._store, self._interface, generations)
         self._stop = asyncio.Event()
@@ -72,7 +75,7 @@ class Worker:
         Returns when stopped; `unfinished` then tells whether turns were given up. A cancellation gives up running turns
         at once; their requests come again. Raises a `Fatal` error where the work cannot be done.
         """
-        runner = TurnRunner(self._app, self._store, self.settings, self._interface.current)
+        runner = TurnRunner(self._app, self._store, self.settings, self._interface.current, self._interface)
         try:
             await self._until_stopped(self._open_servers())
             if not self._stop.is_set():
@@ -107,8 +110,8 @@ class Worker:
         return self._interface.unfinished
 
     async def _open_servers(self) -> None:
-        await _patiently("Redis", self._store.open)
-        await _patiently("RabbitMQ", self._interface.open)
+        await patiently("Redis", self._store.open)
+        await patiently("RabbitMQ", self._interface.open)
         asked_for, used = self.settings.shards, self._interface.topology.shards
         if "shards" in self.settings.model_fields_set and asked_for != used:
             logger.warning(
@@ -126,6 +129,7 @@ class Worker:
         side = [
             asyncio.create_task(membership.run(), name="membership"),
             asyncio.create_task(self._announce(membership), name="announce ready"),
+            asyncio.create_task(self._transfer.sweep_regularly(), name="sweep attachments"),
         ]
         for task in side:
             task.add_done_callback(self._on_side_task_ended)
@@ -166,12 +170,12 @@ class Worker:
 
 
 def _as_app(app: Any) -> App:
-    if isinstance(app, HandlerApp | RunnerApp):
-        return app
-    return load_app(app) if isinstance(app, str) else adapt(app)
+    if isinstance(app, str):
+        return load_app(app)
+    return app if isinstance(app, HandlerApp | RunnerApp) else adapt(app)
 
 
-async def _patiently(server: str, opening: Callable[[], Awaitable[None]]) -> None:
+async def patiently(server: str, opening: Callable[[], Awaitable[None]]) -> None:
     """Open, again and again while the server is away. What is refused is raised at once."""
 
     def log(state: RetryCallState) -> None:

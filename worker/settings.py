@@ -4,12 +4,16 @@ names.
 Every default stands here and nowhere else. A relation that correctness rests on is checked here, not trusted.
 """
 
+import os
+import tempfile
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from interfaces.attachment_store import check_url
 from interfaces.brokers.nodes import node_urls, require_one_broker
 from interfaces.errors import SettingsInvalid
 from interfaces.topology import DEFAULT_MAX_LENGTH, MAX_SHARDS, Topology
@@ -73,6 +77,28 @@ class Settings(BaseSettings):
     watch_lost_after: float = Field(
         default=60.0, gt=0, description="Seconds without a consumer, though connected, after which the process ends."
     )
+    attachments_url: str = Field(
+        default="memory://",
+        description="Where bytes of attachments are: file:///directory, s3://bucket/prefix, gs://bucket/prefix, "
+        "az://container/prefix, or memory:// inside this process. Credentials come from the store's own "
+        "variables.",
+    )
+    attachments_max_bytes: int = Field(
+        default=20 * 1024 * 1024, ge=1, le=1024**3, description="Bytes one attachment may have."
+    )
+    attachments_ttl: int = Field(
+        default=7 * 24 * 3600,
+        ge=60,
+        description="Seconds after which an attachment that nobody sent again is deleted: no less than requests, "
+        "replies and dead letters may wait.",
+    )
+    attachments_directory: Path = Field(
+        default=Path(tempfile.gettempdir()) / f"switchboard-attachments-{os.getuid()}",
+        description="Directory of this machine's cache of attachments; processes may share it.",
+    )
+    attachments_cache_bytes: int = Field(
+        default=256 * 1024 * 1024, ge=0, description="Bytes the cache of attachments may have."
+    )
     processes: int = Field(default=1, ge=1, le=MAX_SHARDS, description="Worker processes that `switchboard run` keeps.")
 
     @field_validator("amqp_url")
@@ -82,6 +108,12 @@ class Settings(BaseSettings):
         for node in nodes:
             _with_scheme(SecretStr(node), ("amqp", "amqps", "memory"))
         require_one_broker(nodes)
+        return value
+
+    @field_validator("attachments_url")
+    @classmethod
+    def _attachment_store(cls, value: str) -> str:
+        check_url(value)
         return value
 
     @field_validator("redis_url")

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
@@ -23,6 +23,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from interfaces.broker_attachments import BrokerAttachments
 from interfaces.brokers import Channel
 from interfaces.context import Context, TurnRecord
 from interfaces.envelope import Request, decode_body
@@ -31,10 +32,13 @@ from interfaces.foreign import stray_cancellations_caught
 from interfaces.messages import Message
 from interfaces.reply_bodies import encode_reply
 from worker import records
-from worker.apps import App, HandlerApp
+from worker.apps import App, HandlerApp, RunnerApp
 from worker.settings import Settings
 from worker.stores import ContextStore, Loaded, Turn
 from worker.stores.patience import while_store_is_away
+
+if TYPE_CHECKING:
+    from worker.chatsky.app import PipelineTurns
 
 logger = logging.getLogger(__name__)
 
@@ -43,19 +47,40 @@ class _BotFailedError(Exception):
     """The bot raised; its error is the cause. Only this is retried and counted as the request's fault."""
 
 
+class _Ran(NamedTuple):
+    """What a bot has left."""
+
+    context: Context
+    reply: Message | None
+    older_turns: Mapping[int, bytes] = {}
+    """Records of turns before this one, where the bot changed any."""
+
+
 class TurnRunner:
     """A pipeline runner (the seed's `PipelineRunnerFunction`) whose turns are committed exactly once.
 
-    `current(ctx_id)` gives the request that the context is in a turn for.
+    `current(ctx_id)` gives the request that the context is in a turn for; `interface` is the one it came through, for
+    bots that ask it for attachments.
     """
 
     def __init__(
-        self, app: App, store: ContextStore, settings: Settings, current: Callable[[Hashable], Request]
+        self,
+        app: App,
+        store: ContextStore,
+        settings: Settings,
+        current: Callable[[Hashable], Request],
+        interface: BrokerAttachments | None = None,
     ) -> None:
-        self._app = app
         self._store = store
         self._settings = settings
         self._current = current
+        self._interface = interface
+        self._bot: HandlerApp | RunnerApp | PipelineTurns
+        if isinstance(app, HandlerApp | RunnerApp):
+            self._bot, self._history = app, settings.history
+        else:
+            self._bot = app.turns(store, settings.max_turns, interface)
+            self._history = self._bot.history
         self._process = uuid4().hex[:12]
         self._turns = count(1)
         self._epochs: WeakKeyDictionary[Channel, asyncio.Future[int]] = WeakKeyDictionary()
@@ -119,7 +144,7 @@ class TurnRunner:
     async def _load(self, request: Request, epoch: int, attempt: str) -> Loaded:
         async def load() -> Loaded:
             return await self._store.load(
-                request.ctx_id, request.request_id, epoch=epoch, attempt=attempt, history=self._settings.history
+                request.ctx_id, request.request_id, epoch=epoch, attempt=attempt, history=self._history
             )
 
         loaded = await while_store_is_away(load)
@@ -133,19 +158,24 @@ class TurnRunner:
         return loaded
 
     async def _run_and_commit(self, request: Request, loaded: Loaded) -> Context:
-        context = await self._run_with_retries(request, loaded)
+        context, response, older_turns = await self._run_with_retries(request, loaded)
         turn_id = context.current_turn_id
-        reply = encode_reply(request, context.responses.get(turn_id), context.misc, turn_id)
+        if response is not None and self._interface is not None:
+            response = await self._interface.sent(response)
+            if turn_id in context.responses:
+                context.responses[turn_id] = response
+        reply = encode_reply(request, response, context.misc, turn_id)
         try:
             main, record = records.write_main(context), records.write_turn(context, turn_id)
         except ValueError as error:
             detail = "the dialog's data cannot be stored"
             raise RequestRejected(Reason.REPLY_INVALID, detail, internal=str(error)) from error
-        turn = Turn(request.ctx_id, request.request_id, loaded.version, main, {turn_id: record}, reply)
+        turns = {**older_turns, turn_id: record}
+        turn = Turn(request.ctx_id, request.request_id, loaded.version, main, turns, reply, loaded.revision)
         context.commit(await while_store_is_away(self._store.commit, turn))
         return context
 
-    async def _run_with_retries(self, request: Request, loaded: Loaded) -> Context:
+    async def _run_with_retries(self, request: Request, loaded: Loaded) -> _Ran:
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._settings.attempts),
             wait=wait_random_exponential(multiplier=self._settings.retry_wait, max=30),
@@ -160,8 +190,8 @@ class TurnRunner:
                     if attempt.retry_state.attempt_number > 1:
                         # The bot may have changed what it was given before it failed: take it from the wire again.
                         body = decode_body(request.delivery.body)
-                        message, misc = body.message, body.update_ctx_misc
-                    context = await self._run_once(request, message, misc, loaded)
+                        message, misc = self._received(body.message), body.update_ctx_misc
+                    ran = await self._run_once(request, message, misc, loaded)
         except _BotFailedError as error:
             logger.error("the bot failed on request %r", request.request_id, exc_info=error.__cause__)
             raise RequestRejected(
@@ -170,34 +200,46 @@ class TurnRunner:
                 internal=repr(error.__cause__),
                 attempts=self._settings.attempts,
             ) from error.__cause__
-        return context
+        return ran
 
     async def _run_once(
         self, request: Request, message: Message, update_ctx_misc: dict[str, Any] | None, loaded: Loaded
-    ) -> Context:
+    ) -> _Ran:
+        try:
+            with stray_cancellations_caught():
+                if isinstance(self._bot, HandlerApp | RunnerApp):
+                    return await self._run_on_context(self._bot, request, message, update_ctx_misc, loaded)
+                return _Ran(*await self._bot.run(request.ctx_id, loaded, message, update_ctx_misc))
+        except RequestRejected:
+            raise  # What is stored cannot be read, or what the bot left cannot be stored: again, it would be the same.
+        except Exception as error:
+            raise _BotFailedError from error
+
+    async def _run_on_context(
+        self,
+        bot: HandlerApp | RunnerApp,
+        request: Request,
+        message: Message,
+        update_ctx_misc: dict[str, Any] | None,
+        loaded: Loaded,
+    ) -> _Ran:
         context = records.read_context(request.ctx_id, loaded.version, loaded.main, loaded.turns)
-        context.connect(request.request_id, self._turn_loader(request.ctx_id))
+        context.connect(request.request_id, self._turn_loader(request.ctx_id), self._interface)
         context.misc.update(update_ctx_misc or {})
         turn_id = loaded.version + 1
         context.current_turn_id = turn_id
         context.requests[turn_id] = message
-        try:
-            with stray_cancellations_caught():
-                response = await self._ask_the_bot(context, message, update_ctx_misc)
-        except Exception as error:
-            raise _BotFailedError from error
+        if isinstance(bot, HandlerApp):
+            response = await bot.answer(context)
+        else:
+            ran = await bot.run(message, context.id, update_ctx_misc)
+            context.misc, response = dict(ran.misc), ran.last_response
         if response is not None:
             context.responses[turn_id] = response
-        return context
+        return _Ran(context, response)
 
-    async def _ask_the_bot(
-        self, context: Context, message: Message, update_ctx_misc: dict[str, Any] | None
-    ) -> Message | None:
-        if isinstance(self._app, HandlerApp):
-            return await self._app.answer(context)
-        ran = await self._app.run(message, context.id, update_ctx_misc)
-        context.misc = dict(ran.misc)
-        return ran.last_response
+    def _received(self, message: Message) -> Message:
+        return message if self._interface is None else self._interface.received(message)
 
     def _turn_loader(self, ctx_id: str) -> Callable[[Sequence[int]], Awaitable[Mapping[int, TurnRecord]]]:
         async def load(turn_ids: Sequence[int]) -> dict[int, TurnRecord]:

@@ -79,6 +79,16 @@ class Site:
                 if max(served.values()) <= ceil(len(self.queues) / len(self.fleet.pids)):
                     return
 
+    async def standbys_wait(self) -> None:
+        """Return once the broker knows two consumers of every shard: what workers say is up to half a second old."""
+        assert self.cluster is not None
+        async with asyncio.timeout(WHOLE_SECONDS):
+            while True:
+                listed = await self.cluster.rabbitmqctl("-q", "list_consumers", "queue_name", "--no-table-headers")
+                consumers = Counter(listed.split())
+                if all(consumers[queue] == 2 for queue in self.queues):
+                    return
+
 
 Fault = Callable[[Site, int], Awaitable[list[Sample]]]
 
@@ -107,6 +117,7 @@ async def planned(site: Site, repetition: int) -> list[Sample]:
 
 async def kill(site: Site, repetition: int) -> list[Sample]:
     """SIGKILL to a worker; for each of its shards another one waits."""
+    await site.standbys_wait()
     victim = random.choice(site.fleet.pids)
     queues, killed = site.owned_by(victim), now()
     await site.fleet.kill(victim)

@@ -184,7 +184,7 @@ async def test_closing_fails_the_calls_that_wait(place: Place, own_broker_object
     client = place.client()
     await client.open()
     asking = asyncio.create_task(client.ask("hello?", "ctx"))
-    await until(lambda: client._listening is not None, "it listens")
+    await until(lambda: client._inbox.is_listening, "it listens")
     await client.close()
     with pytest.raises(BrokerUnavailable, match="closed"):
         await asking

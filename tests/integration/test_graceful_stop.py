@@ -156,7 +156,7 @@ async def test_a_worker_stopped_while_redis_is_away_leaves_no_task_behind_and_it
             await proxy.close()
             await client.send("waits", "ctx")
             await messages_ready(broker, topology, 0)
-            await until(lambda: worker._interface._taken != {}, "the request is in its turn")
+            await until(lambda: bool(worker._interface._taken), "the request is in its turn")
         assert worker.unfinished == 1
         await messages_ready(broker, topology, 1)
         assert not [task for task in asyncio.all_tasks() if "store" in repr(task.get_coro())]

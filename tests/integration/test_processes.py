@@ -143,7 +143,7 @@ async def test_told_to_stop_all_workers_drain_and_the_exit_code_is_0(
     os.killpg(three.pid, number)  # as a terminal does with Ctrl-C: each process of the group gets it
     assert await end_of(three) == ExitCode.OK
     assert all(is_gone(pid) for pid in workers.values())
-    assert three.log.count("cli.run: SIGTERM: stopping") == 3
+    assert three.log.count("cli.ending: SIGTERM: stopping") == 3
     assert "again" not in three.log
 
 

@@ -39,8 +39,6 @@ class Status:
             env=environ | self._settings,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            # A run of the tests in the background ignores SIGINT, and its children would too.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     async def data(self) -> dict[str, Any]:

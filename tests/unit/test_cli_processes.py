@@ -81,7 +81,7 @@ def test_a_worker_that_is_told_to_stop_ends_with_0(running: "subprocess.Popen[st
     running.send_signal(number)
     _, log = running.communicate(timeout=30)
     assert running.returncode == ExitCode.OK
-    assert f"INFO    cli.run: {number.name}: stopping" in log
+    assert f"INFO    cli.ending: {number.name}: stopping" in log
 
 
 def test_a_second_signal_to_an_idle_worker_ends_it_with_0_too(running: "subprocess.Popen[str]") -> None:

@@ -85,6 +85,12 @@ def test_the_repr_of_settings_shows_no_password() -> None:
     assert "hunter2" not in settings.model_dump_json()
 
 
+def test_a_bad_attachments_url_is_refused_without_its_password() -> None:
+    with pytest.raises(SettingsInvalid, match=r"SWITCHBOARD_ATTACHMENTS_URL: .*credentials and options") as caught:
+        load_settings(attachments_url="s3://key:hunter2@bucket")
+    assert "hunter2" not in str(caught.value)
+
+
 def test_an_outbox_smaller_than_the_prefetch_is_refused() -> None:
     with pytest.raises(SettingsInvalid, match=r"outbox \(8\) must be at least prefetch \(64\)"):
         load_settings(outbox=8)

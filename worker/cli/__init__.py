@@ -11,10 +11,11 @@ import click
 
 SUBCOMMANDS: Final[Mapping[str, str]] = {
     "run": "Run a bot: take requests, run turns, publish replies.",
+    "edge": "Put a messenger interface in front of the broker.",
     "chat": "Talk to a bot in the terminal.",
     "send": "Send one message to a bot and print its reply.",
     "topology": "Declare or show exchanges and queues, change the number of shards.",
-    "context": "Show or delete what is kept of a dialog.",
+    "context": "Show or delete what is kept of a dialog, take dialogs over from Chatsky's own storage.",
     "status": "Show workers, shards and dead letters of a namespace.",
     "doctor": "Check both servers and say how to mend what is wrong.",
     "schema": "Print the JSON Schemas of requests and replies.",

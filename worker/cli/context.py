@@ -1,4 +1,4 @@
-"""`switchboard context`: what the store keeps of one dialog, to read or to delete."""
+"""`switchboard context`: what the store keeps of one dialog, to read or to delete; and dialogs taken over."""
 
 import asyncio
 import sys
@@ -10,6 +10,7 @@ import click
 from interfaces.context import Context
 from interfaces.envelope import context_id
 from worker import records
+from worker.cli import context_import
 from worker.cli.commands import STORE_FIELDS, Group, examples, with_settings
 from worker.cli.output import json_option, print_json, print_line, said
 from worker.cli.servers import opened_store
@@ -18,7 +19,10 @@ from worker.settings import Settings
 
 @click.group("context", cls=Group)
 def command() -> None:
-    """Show or delete what is kept of a dialog."""
+    """Show or delete what is kept of a dialog, take dialogs over from Chatsky's own storage."""
+
+
+command.add_command(context_import.command)
 
 
 @command.command(

@@ -8,29 +8,20 @@ With `--processes N` it is the supervisor's process instead, and each worker is 
 import asyncio
 import logging
 import os
-import signal
 import sys
-from collections.abc import Coroutine
-from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
 from interfaces.errors import ExitCode, Fatal
 from worker.cli.commands import ALL_FIELDS, Command, examples, tell, with_settings
+from worker.cli.ending import CLOSING_SECONDS, STOP_SIGNALS, end_on_signals, leave, until_ended
 from worker.cli.logs import LEVELS, log_to_stderr
 from worker.cli.servers import is_memory
 from worker.running import Worker
 from worker.settings import Settings
 from worker.supervisor import Supervisor, end_with_supervisor
 
-T = TypeVar("T")
-
 logger = logging.getLogger(__name__)
-
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-
-CLOSING_SECONDS: Final = 10.0
-"""For settling and closing after the drain timeout or a second signal. Connections give up closing after 3 s each."""
 
 
 @click.command(
@@ -64,19 +55,10 @@ def command(app: str, log_level: str, supervised: bool, settings: Settings) -> N
     if supervised:
         end_with_supervisor(settings.drain_timeout + CLOSING_SECONDS)
     elif settings.processes > 1:
-        code = _until_ended(_keep_running(app, log_level, settings))
+        code = until_ended(_keep_running(app, log_level, settings))
         raise click.exceptions.Exit(code)
     _warn_of_memory(settings)
-    _until_ended(_supervise(Worker(app, settings)))
-
-
-def _until_ended(running: Coroutine[Any, Any, T]) -> T:
-    try:
-        return asyncio.run(running)
-    finally:
-        # The loop has given the signals their default effect back: one more, and the exit code would be the signal's.
-        for number in STOP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+    until_ended(_supervise(Worker(app, settings)))
 
 
 async def _keep_running(app: str, log_level: str, settings: Settings) -> int:
@@ -112,58 +94,26 @@ def _warn_of_memory(settings: Settings) -> None:
 async def _supervise(worker: Worker) -> None:
     """Run `worker` until it ends or is told to. Ends the process itself where something of the bot is left running."""
     working = asyncio.create_task(worker.run(), name="worker")
-    ending = _end_on_signals(worker, working)
+    ending = end_on_signals(worker.stop, working, worker.settings.drain_timeout, "running turns")
     overdue = asyncio.create_task(ending.wait(), name="await the end")
     await asyncio.wait({working, overdue}, return_when=asyncio.FIRST_COMPLETED)
     if not working.done():
         logger.error("the worker does not come to an end; ended by force, its requests are delivered again")
-        _leave(ExitCode.UNFINISHED)
+        leave(ExitCode.UNFINISHED)
     overdue.cancel()
     error = None if working.cancelled() else working.exception()
     if error is not None and not worker.unfinished:
         raise error
     if isinstance(error, Fatal):
         tell(error)
-        _leave(error.exit_code)
+        leave(error.exit_code)
     if error is not None:
         logger.error("the worker failed", exc_info=error)
-        _leave(ExitCode.FAILED)
+        leave(ExitCode.FAILED)
     if worker.unfinished:
         logger.error("stopped with %d dialogs in a turn: their requests are delivered again", worker.unfinished)
-        _leave(ExitCode.UNFINISHED)
+        leave(ExitCode.UNFINISHED)
     if working.cancelled():
         # What was cut short may have left tasks of the AMQP client that ignore their cancellation, and the event loop
         # would wait for each of them.
-        _leave(ExitCode.OK)
-
-
-def _end_on_signals(worker: Worker, working: "asyncio.Task[None]") -> asyncio.Event:
-    """Stop `worker` on a first signal and cancel it on a second. The event is set when it should long have ended."""
-    loop = asyncio.get_running_loop()
-    overdue = asyncio.Event()
-    received: list[signal.Signals] = []
-
-    def on_signal(number: signal.Signals) -> None:
-        received.append(number)
-        if len(received) == 1:
-            logger.info("%s: stopping, running turns have %g s", number.name, worker.settings.drain_timeout)
-            worker.stop()
-            loop.call_later(worker.settings.drain_timeout + CLOSING_SECONDS, overdue.set)
-        elif len(received) == 2:
-            logger.info("%s again: stopping at once", number.name)
-            working.cancel()
-            loop.call_later(CLOSING_SECONDS, overdue.set)
-        else:
-            overdue.set()
-
-    for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, on_signal, number)
-    return overdue
-
-
-def _leave(code: ExitCode) -> NoReturn:
-    """End the process without waiting for threads, as an ordinary exit would."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+        leave(ExitCode.OK)

@@ -4,13 +4,15 @@ Two implementations, `redis` and `memory`, pass the same tests (`tests/conforman
 context id and decides, in one atomic step each, whether a turn may start and whether it may commit. It never looks
 into the bytes.
 
-The **version** of a context is the number of turns committed to it, which is also the id of its last turn.
+The **version** of a context is the number of turns committed to it, which is also the id of its last turn. Turn 0 may
+hold what there is before the first request (Chatsky's start label). The **revision** counts edits, changes that were no
+turn; a commit needs both as they were loaded.
 The **epoch** is a number that grows with every change of who consumes a queue (`claim`). A worker that was paused for
 longer than the window of kept replies would no longer find its old requests there; its epoch, lower than the one the
 new owner left in the context, is what stops it (docs/decisions/0005).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -30,6 +32,8 @@ class Loaded:
     """The reply already committed under this request's id: publish it, do not run the turn."""
     starts: int
     """How often the turn of this request was started and never finished, this time included."""
+    revision: int = 0
+    """How often the context was edited: changed by something that was no turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,26 @@ class Turn:
     """Turns written, by id: the new one, and older ones where the pipeline changed them."""
     reply: bytes
     """The finished reply body, published as it is."""
+    revision: int = 0
+    """Revision that was loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A change of a context that is no turn: an import, or a script that writes a dialog. Fenced as a turn is."""
+
+    ctx_id: str
+    edit_id: str
+    """The same for every repetition of this edit, and for no other."""
+    version: int
+    """Version that was read; 0 where the context is to be new."""
+    revision: int
+    """Revision that was read."""
+    new_version: int
+    """Not lower than `version`: kept replies are numbered by it."""
+    main: bytes
+    turns: Mapping[int, bytes | None]
+    """Turns written, by id; `None` removes one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +125,12 @@ class ContextStore(Protocol):
         changes and the earlier reply is returned. Raises `VersionConflict` when the context moved since it was loaded.
         """
 
+    async def edit(self, edit: Edit) -> None:
+        """Change a context outside of any turn; a turn that runs meanwhile gets a conflict, and loads what is new.
+
+        Raises `VersionConflict` when the context moved or was edited since it was read.
+        """
+
     async def forget_start(self, ctx_id: str, request_id: str) -> None:
         """Take back the counted starts of a request whose turn ended without a commit and without a crash."""
 
@@ -112,6 +142,9 @@ class ContextStore(Protocol):
 
     async def delete(self, ctx_id: str) -> bool:
         """Forget a context, its kept replies included; False where there was none."""
+
+    def context_ids(self) -> AsyncIterator[str]:
+        """Ids of all contexts, in no order; those that come or go meanwhile may be missing. For operators."""
 
     async def announce(self, worker: str, info: bytes, lives_for: float) -> dict[str, bytes]:
         """Say that `worker` lives for so many seconds by the store's clock; return what all that live said last."""

@@ -8,11 +8,11 @@ worker and by tests.
 import itertools
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from interfaces.errors import TurnAbandoned, VersionConflict
-from worker.stores import Loaded, Retention, Turn
+from worker.stores import Edit, Loaded, Retention, Turn
 
 
 @dataclass(slots=True)
@@ -33,9 +33,11 @@ class _Context:
     turns: dict[int, bytes] = field(default_factory=dict)
     outbox: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
     start: _Start | None = None
+    revision: int = 0
+    last_edit: str | None = None
 
     def last_turns(self, history: int) -> Mapping[int, bytes]:
-        ids = range(max(1, self.version - history + 1), self.version + 1)
+        ids = range(max(0, self.version - history + 1), self.version + 1)
         return {n: self.turns[n] for n in ids if n in self.turns}
 
 
@@ -74,15 +76,14 @@ class MemoryStore:
             starts = _count_start(context, request_id, attempt)
             context.epoch = epoch
             self._touch(ctx_id, context)
-        return Loaded(context.version, context.main, context.last_turns(history), reply, starts)
+        return Loaded(context.version, context.main, context.last_turns(history), reply, starts, context.revision)
 
     async def commit(self, turn: Turn) -> bytes:
         """See `ContextStore.commit`."""
         context = self._find(turn.ctx_id) or _Context(self._expiry(), epoch=0)
         if (earlier := context.outbox.get(turn.request_id)) is not None:
             return earlier
-        if turn.version != context.version:
-            raise VersionConflict(f"loaded at version {turn.version}, now at version {context.version}")
+        _require_unmoved(turn, context)
         context.version += 1
         context.main = turn.main
         self._keep_turns(context, turn.turns)
@@ -94,6 +95,22 @@ class MemoryStore:
         self._touch(turn.ctx_id, context)
         return turn.reply
 
+    async def edit(self, edit: Edit) -> None:
+        """See `ContextStore.edit`."""
+        context = self._find(edit.ctx_id) or _Context(self._expiry(), epoch=0)
+        if context.last_edit == edit.edit_id:
+            return
+        _require_unmoved(edit, context)
+        if edit.new_version < context.version:
+            raise VersionConflict(f"version {context.version} cannot become {edit.new_version}")
+        context.version, context.main = edit.new_version, edit.main
+        context.revision += 1
+        context.last_edit = edit.edit_id
+        self._keep_turns(context, {number: turn for number, turn in edit.turns.items() if turn is not None})
+        for number in [number for number, turn in edit.turns.items() if turn is None]:
+            context.turns.pop(number, None)
+        self._touch(edit.ctx_id, context)
+
     async def forget_start(self, ctx_id: str, request_id: str) -> None:
         """See `ContextStore.forget_start`."""
         context = self._find(ctx_id)
@@ -103,10 +120,10 @@ class MemoryStore:
     async def peek(self, ctx_id: str, history: int) -> Loaded | None:
         """See `ContextStore.peek`."""
         context = self._find(ctx_id)
-        if context is None or context.version == 0:
+        if context is None or context.main is None:
             return None
         starts = context.start.count if context.start is not None else 0
-        return Loaded(context.version, context.main, context.last_turns(history), None, starts)
+        return Loaded(context.version, context.main, context.last_turns(history), None, starts, context.revision)
 
     async def read_turns(self, ctx_id: str, turn_ids: Sequence[int]) -> dict[int, bytes]:
         """See `ContextStore.read_turns`."""
@@ -117,7 +134,13 @@ class MemoryStore:
         """See `ContextStore.delete`."""
         context = self._find(ctx_id)
         self._contexts.pop(ctx_id, None)
-        return context is not None and context.version > 0
+        return context is not None and context.main is not None
+
+    async def context_ids(self) -> AsyncIterator[str]:
+        """See `ContextStore.context_ids`."""
+        self._find("")  # drops those that have expired
+        for ctx_id in list(self._contexts):
+            yield ctx_id
 
     async def announce(self, worker: str, info: bytes, lives_for: float) -> dict[str, bytes]:
         """See `ContextStore.announce`."""
@@ -165,10 +188,18 @@ class MemoryStore:
 
     def _keep_turns(self, context: _Context, turns: Mapping[int, bytes]) -> None:
         kept = self._retention.max_turns
-        oldest = 1 if kept is None else context.version - kept + 1
+        oldest = 0 if kept is None else context.version - kept + 1
         # A change to a turn that was dropped would otherwise stay for ever.
         context.turns.update({n: turn for n, turn in turns.items() if n >= oldest})
         context.turns.pop(oldest - 1, None)
+
+
+def _require_unmoved(read: Turn | Edit, context: _Context) -> None:
+    if (read.version, read.revision) != (context.version, context.revision):
+        raise VersionConflict(
+            f"loaded at version {read.version} (revision {read.revision}), "
+            f"now at {context.version} ({context.revision})"
+        )
 
 
 def _count_start(context: _Context, request_id: str, attempt: str) -> int:

@@ -7,13 +7,16 @@ The worker and the operator's commands use it through `ContextStore`.
     v version   m main   e epoch noted            t:<turn> turn        t0 oldest turn kept
     r, a, s     request started, its attempt,     d:<turn> request id  o0 oldest reply kept
                 how often                         o:<turn> reply       i:<request id> turn
+    x revision  xi id of the last edit
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from urllib.parse import unquote
 
 from interfaces.errors import TurnAbandoned, VersionConflict
-from worker.stores import Durability, Loaded, Retention, Turn
+from worker.stores import Durability, Edit, Loaded, Retention, Turn
 from worker.stores.address import RedisAddress, parse_address
 from worker.stores.clients import primary_client, server_client
 from worker.stores.cluster import Cluster
@@ -23,6 +26,7 @@ from worker.stores.servers import MAX_CONNECTIONS, OneServer, Servers
 
 _LOAD = Script.named("load")
 _COMMIT = Script.named("commit")
+_EDIT = Script.named("edit")
 _FORGET_START = Script.named("forget_start")
 _PEEK = Script.named("peek")
 _DELETE = Script.named("delete")
@@ -33,7 +37,7 @@ _READ_PLAN = Script.named("read_plan")
 _CHANGE_PLAN = Script.named("change_plan")
 _NOTE_PASSED = Script.named("note_passed")
 _SCRIPTS = (
-    *(_LOAD, _COMMIT, _FORGET_START, _PEEK, _DELETE),
+    *(_LOAD, _COMMIT, _EDIT, _FORGET_START, _PEEK, _DELETE),
     *(_CLAIM, _ANNOUNCE, _LIVING, _READ_PLAN, _CHANGE_PLAN, _NOTE_PASSED),
 )
 
@@ -43,6 +47,11 @@ _UNSAFE = re.compile(r"[%{}\x00-\x1f\x7f]")
 def escape(text: str) -> str:
     """`text` with `%`, braces and control characters percent-encoded: readable, and different for different texts."""
     return _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", text)
+
+
+def unescape(text: str) -> str:
+    """What `escape` was given."""
+    return unquote(text, errors="strict")
 
 
 class RedisStore:
@@ -89,26 +98,37 @@ class RedisStore:
         answer = await self._pipeline.script(_LOAD, self.key(ctx_id), *arguments)
         if answer[0] == b"abandoned":
             raise TurnAbandoned(f"the context was taken over: it has seen epoch {int(answer[1])}, this one is {epoch}")
-        _, version, main, reply, starts, turns = answer
+        _, version, main, reply, starts, turns, revision = answer
         if reply is not None:
             await self._confirm(ctx_id)
-        return Loaded(int(version), main, _numbered(turns, int(version)), reply, starts)
+        return Loaded(int(version), main, _numbered(turns, int(version)), reply, starts, revision)
 
     async def commit(self, turn: Turn) -> bytes:
         """See `ContextStore.commit`. One script call, and one more for a repeated commit that must have copies."""
         retention = self._retention
         arguments = [turn.request_id.encode(), b"%012d" % turn.version, turn.main, turn.reply, self._ttl]
-        arguments += [b"%d" % retention.outbox, b"%d" % (retention.max_turns or 0)]
+        arguments += [b"%d" % retention.outbox, b"%d" % (retention.max_turns or 0), b"%d" % turn.revision]
         for turn_id, content in turn.turns.items():
             arguments += [b"%012d" % turn_id, content]
         answer = await self._pipeline.script(_COMMIT, self.key(turn.ctx_id), *arguments, is_durable=True)
         if answer[0] == b"conflict":
-            raise VersionConflict(f"loaded at version {turn.version}, now at version {int(answer[1])}")
+            raise _conflict(turn, answer)
         if answer[0] == b"ok":
             return turn.reply
         await self._confirm(turn.ctx_id)
         reply: bytes = answer[1]
         return reply
+
+    async def edit(self, edit: Edit) -> None:
+        """See `ContextStore.edit`. One script call; a repeated one is followed by its copies like the first."""
+        arguments = [edit.edit_id.encode(), b"%d" % edit.version, b"%d" % edit.revision, b"%d" % edit.new_version]
+        arguments += [edit.main, self._ttl, b"%d" % (self._retention.max_turns or 0)]
+        for turn_id, content in edit.turns.items():
+            arguments += [b"%d" % turn_id, content or b""]
+        answer = await self._pipeline.script(_EDIT, self.key(edit.ctx_id), *arguments, is_durable=True)
+        if answer[0] == b"conflict":
+            raise _conflict(edit, answer)
+        await self._confirm(edit.ctx_id)
 
     async def forget_start(self, ctx_id: str, request_id: str) -> None:
         """See `ContextStore.forget_start`."""
@@ -119,8 +139,8 @@ class RedisStore:
         answer = await self._pipeline.script(_PEEK, self.key(ctx_id), b"%d" % history)
         if answer is None:
             return None
-        version, main, starts, turns = answer
-        return Loaded(version, main, _numbered(turns, version), None, starts)
+        version, main, starts, turns, revision = answer
+        return Loaded(version, main, _numbered(turns, version), None, starts, revision)
 
     async def read_turns(self, ctx_id: str, turn_ids: Sequence[int]) -> dict[int, bytes]:
         """See `ContextStore.read_turns`."""
@@ -132,6 +152,16 @@ class RedisStore:
     async def delete(self, ctx_id: str) -> bool:
         """See `ContextStore.delete`. Repeated after a lost answer it says False."""
         return bool(await self._pipeline.script(_DELETE, self.key(ctx_id)))
+
+    async def context_ids(self) -> AsyncIterator[str]:
+        """See `ContextStore.context_ids`. SCAN, so the servers go on working; each id once."""
+        prefix = f"{self._namespace}:ctx:{{"
+        seen: set[str] = set()  # SCAN may tell a key twice
+        async for key in self._pipeline.scan(_glob(prefix) + "*"):
+            ctx_id = unescape(key.decode().removeprefix(prefix).removesuffix("}"))
+            if ctx_id not in seen:
+                seen.add(ctx_id)
+                yield ctx_id
 
     async def announce(self, worker: str, info: bytes, lives_for: float) -> dict[str, bytes]:
         """See `ContextStore.announce`."""
@@ -172,6 +202,17 @@ class RedisStore:
     def key(self, ctx_id: str) -> bytes:
         """The one key of a context. The id in braces is what Redis Cluster places it by."""
         return f"{self._namespace}:ctx:{{{escape(ctx_id)}}}".encode()
+
+
+def _conflict(read: Turn | Edit, answer: Sequence[Any]) -> VersionConflict:
+    return VersionConflict(
+        f"loaded at version {read.version} (revision {read.revision}), now at {int(answer[1])} ({answer[2]})"
+    )
+
+
+def _glob(text: str) -> str:
+    """A pattern of SCAN that matches `text` alone."""
+    return re.sub(r"([*?\[\]\\^])", r"\\\1", text)
 
 
 def _by_name(said: Sequence[bytes]) -> dict[str, bytes]:

@@ -5,7 +5,7 @@ here and become the store's. Used by `RedisStore` and the doctor.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -88,6 +88,15 @@ class Servers(ABC):
         if isinstance(answer, Exception):
             raise store_error(answer) from answer
         return answer
+
+    async def scan(self, pattern: str) -> AsyncIterator[bytes]:
+        """The keys on all servers that match, some maybe twice. Raises what `store_error` makes of a failure."""
+        try:
+            for client in self.clients:
+                async for key in client.scan_iter(match=pattern, count=1000):
+                    yield key
+        except (RedisError, OSError) as error:
+            raise store_error(error) from error
 
     @property
     @abstractmethod

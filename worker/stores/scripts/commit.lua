@@ -1,20 +1,21 @@
 -- Commit a turn: fence on the version, store turn and reply, drop what the windows no longer cover.
 -- KEYS[1]: the context's hash.  ARGV: request id, version loaded, main, reply, TTL in seconds,
--- replies kept, turns kept (0: all), then turn id and turn, as often as needed.
--- Answer: {"ok"}, {"repeated", reply committed before} or {"conflict", version now}.
+-- replies kept, turns kept (0: all), revision loaded, then turn id and turn, as often as needed.
+-- Answer: {"ok"}, {"repeated", reply committed before} or {"conflict", version now, revision now}.
 -- Safe to repeat: a request that is already committed changes nothing.
 local key, request = KEYS[1], ARGV[1]
 local outbox, max_turns = tonumber(ARGV[6]), tonumber(ARGV[7])
 
-local fields = redis.call('HMGET', key, 'v', 'i:' .. request, 'r', 'o0', 't0')
+local fields = redis.call('HMGET', key, 'v', 'i:' .. request, 'r', 'o0', 't0', 'x')
 local version, committed, started = tonumber(fields[1]) or 0, fields[2], fields[3]
-local oldest_reply, oldest_turn = tonumber(fields[4]) or 1, tonumber(fields[5]) or 1
+local oldest_reply, oldest_turn = tonumber(fields[4]) or 1, tonumber(fields[5]) or 0
+local revision = tonumber(fields[6]) or 0
 
 if committed then
   return {'repeated', redis.call('HGET', key, 'o:' .. committed)}
 end
-if version ~= tonumber(ARGV[2]) then
-  return {'conflict', string.format('%012d', version)}
+if version ~= tonumber(ARGV[2]) or revision ~= tonumber(ARGV[8]) then
+  return {'conflict', string.format('%012d', version), revision}
 end
 
 -- What the windows leave behind is dropped from the oldest on, a bounded number per commit:
@@ -28,11 +29,11 @@ local function advance(oldest, keep_from, drop)
 end
 
 local turn = version + 1
-local first_turn = max_turns > 0 and turn - max_turns + 1 or 1
+local first_turn = max_turns > 0 and turn - max_turns + 1 or 0
 
 -- The writes that need memory come first: Redis refuses the first of them or none.
 redis.call('HSET', key, 'v', turn, 'm', ARGV[3], 'i:' .. request, turn, 'd:' .. turn, request, 'o:' .. turn, ARGV[4])
-for i = 8, #ARGV, 2 do
+for i = 9, #ARGV, 2 do
   local id = tonumber(ARGV[i])
   -- A change to a turn that was dropped would otherwise stay for ever.
   if id >= math.max(first_turn, oldest_turn) then

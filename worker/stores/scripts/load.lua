@@ -1,11 +1,11 @@
 -- Load a context for a turn, note the epoch in it and count the start of the turn.
 -- KEYS[1]: the context's hash.  ARGV: request id, epoch, attempt, history, TTL in seconds.
--- Answer: {"ok", version, main, reply, starts, turns} or {"abandoned", epoch noted}.
+-- Answer: {"ok", version, main, reply, starts, turns, revision} or {"abandoned", epoch noted}.
 -- Safe to repeat: one attempt counts once. A committed request counts and notes nothing.
 local key, request, attempt = KEYS[1], ARGV[1], ARGV[3]
 local epoch, history = tonumber(ARGV[2]), tonumber(ARGV[4])
 
-local fields = redis.call('HMGET', key, 'v', 'm', 'e', 'r', 'a', 's', 'i:' .. request)
+local fields = redis.call('HMGET', key, 'v', 'm', 'e', 'r', 'a', 's', 'i:' .. request, 'x')
 local version, main, noted = tonumber(fields[1]) or 0, fields[2], fields[3]
 local started, last_attempt, count, committed = fields[4], fields[5], fields[6], fields[7]
 
@@ -26,8 +26,8 @@ else
 end
 
 local turns = {}
-for id = math.max(1, version - history + 1), version do
+for id = math.max(0, version - history + 1), version do
   turns[#turns + 1] = redis.call('HGET', key, 't:' .. id)
 end
 -- Fixed width: an answer is no longer at turn 20,000 than at turn 20.
-return {'ok', string.format('%012d', version), main, reply, starts, turns}
+return {'ok', string.format('%012d', version), main, reply, starts, turns, tonumber(fields[8]) or 0}

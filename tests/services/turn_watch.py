@@ -1,0 +1,98 @@
+"""Watches Redis as a bystander: which worker process started which turn, and whether it came to commit it.
+
+It reads `MONITOR`, so neither the worker nor the bot takes part, and nothing that happened between two looks is missed.
+For tests that kill workers and must show that turns were running in them.
+"""
+
+import asyncio
+import re
+from collections import defaultdict
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+from uuid import uuid4
+
+from redis.asyncio import Redis
+
+from worker.stores.pipelining import Script
+
+LOAD, COMMIT = Script.named("load").sha.decode(), Script.named("commit").sha.decode()
+CALL = re.compile(
+    rf"EVALSHA (?P<script>{LOAD}|{COMMIT}) 1 (?P<namespace>\S+?):ctx:\{{(?P<ctx_id>[^{{}}]*)\}} "
+    r"(?P<request>\S+) \S+ (?P<attempt>\S+)"
+)
+
+
+class TurnWatch:
+    """The turns of one namespace: `async with TurnWatch(redis_url, namespace) as watch`."""
+
+    def __init__(self, redis_url: str, namespace: str) -> None:
+        self._client = Redis.from_url(redis_url)
+        self._namespace = namespace
+        self._started: defaultdict[str, set[str]] = defaultdict(set)
+        self._committed: set[str] = set()
+        self._new: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        self._last_word = uuid4().hex
+        self._caught_up = asyncio.Event()
+        self._opened = AsyncExitStack()
+        self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def interrupted(self) -> set[str]:
+        """Requests whose turn one process had started and not committed, and another one started again."""
+        return {request for request, processes in self._started.items() if len(processes) > 1}
+
+    async def next_start(self) -> tuple[str, str]:
+        """Wait for the next turn that is started, its context and its request; those committed since are left out."""
+        while True:
+            ctx_id, request = await self._new.get()
+            if request not in self._committed:
+                return ctx_id, request
+
+    async def is_running(self, ctx_id: str, request: str) -> bool:
+        """Whether that turn is started and not committed, as Redis has it now."""
+        # What a process has sent before it was stopped may be read in the same round as this, and after it.
+        await self._client.ping()
+        started = await self._client.hget(f"{self._namespace}:ctx:{{{ctx_id}}}", "r")
+        return started == request.encode()
+
+    async def __aenter__(self) -> Self:
+        monitor = await self._opened.enter_async_context(self._client.monitor())
+
+        async def read() -> None:
+            async for event in monitor.listen():
+                self._note(event["command"])
+
+        self._reading = asyncio.create_task(read(), name="watch turns")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._reading is not None
+        if self._reading.done():
+            self._reading.result()
+        await self._catch_up()
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+        await self._opened.aclose()
+        await self._client.aclose()
+
+    async def _catch_up(self) -> None:
+        """Wait until everything is read that was called before."""
+        await self._client.echo(self._last_word)
+        async with asyncio.timeout(10):
+            await self._caught_up.wait()
+
+    def _note(self, command: str) -> None:
+        if self._last_word in command:
+            self._caught_up.set()
+        call = CALL.match(command)
+        if call is None or call["namespace"] != self._namespace:
+            return
+        if call["script"] == COMMIT:
+            self._committed.add(call["request"])
+        elif call["request"] not in self._committed:
+            # An attempt is named after the process and its number in it.
+            self._started[call["request"]].add(call["attempt"].partition(".")[0])
+            self._new.put_nowait((call["ctx_id"], call["request"]))
