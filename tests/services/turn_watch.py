@@ -43,8 +43,10 @@ class TurnWatch:
         return {request for request, processes in self._started.items() if len(processes) > 1}
 
     async def next_start(self) -> tuple[str, str, int]:
-        """Wait for the next turn that is started: its context, its request, and the port that Redis was asked from. Those
-        committed since are left out."""
+        """Wait for the next turn that is started: its context, its request, and the port that Redis was asked from.
+
+        Those committed since are left out.
+        """
         while True:
             ctx_id, request, port = await self._new.get()
             if request not in self._committed:
