@@ -129,8 +129,11 @@ class Killer:
         for _ in range(turns):
             await watch.next_start()
         while True:
-            ctx_id, request = await watch.next_start()
-            worker = self._owners[self._topology.shard_queues[slot(ctx_id) % SHARDS]]
+            ctx_id, request, port = await watch.next_start()
+            # The connection tells who runs it, where the server is on this machine and not behind a proxy of its own.
+            # What workers say of themselves may be half a second old.
+            owner = self._owners[self._topology.shard_queues[slot(ctx_id) % SHARDS]]
+            worker = next((worker for worker in self._workers if port in worker.ports), owner)
             await worker.pause()
             # Nothing of it moves now: a turn that is not committed yet will not be.
             if await watch.is_running(ctx_id, request):

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -55,6 +56,16 @@ class WorkerProcess:
     @property
     def is_running(self) -> bool:
         return self._process.returncode is None
+
+    @property
+    def ports(self) -> set[int]:
+        """This end of its TCP connections over IPv4, as the kernel has them."""
+        sockets = set()
+        for descriptor in Path(f"/proc/{self.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed since it was listed
+                sockets.add(str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]"))
+        rows = [line.split() for line in Path(f"/proc/{self.pid}/net/tcp").read_text().splitlines()[1:]]
+        return {int(row[1].partition(":")[2], 16) for row in rows if row[9] in sockets}
 
     @property
     def log(self) -> str:

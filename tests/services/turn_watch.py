@@ -31,7 +31,7 @@ class TurnWatch:
         self._namespace = namespace
         self._started: defaultdict[str, set[str]] = defaultdict(set)
         self._committed: set[str] = set()
-        self._new: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        self._new: asyncio.Queue[tuple[str, str, int]] = asyncio.Queue()
         self._last_word = uuid4().hex
         self._caught_up = asyncio.Event()
         self._opened = AsyncExitStack()
@@ -42,12 +42,15 @@ class TurnWatch:
         """Requests whose turn one process had started and not committed, and another one started again."""
         return {request for request, processes in self._started.items() if len(processes) > 1}
 
-    async def next_start(self) -> tuple[str, str]:
-        """Wait for the next turn that is started, its context and its request; those committed since are left out."""
+    async def next_start(self) -> tuple[str, str, int]:
+        """Wait for the next turn that is started: its context, its request, and the port that Redis was asked from.
+
+        Those committed since are left out.
+        """
         while True:
-            ctx_id, request = await self._new.get()
+            ctx_id, request, port = await self._new.get()
             if request not in self._committed:
-                return ctx_id, request
+                return ctx_id, request, port
 
     async def is_running(self, ctx_id: str, request: str) -> bool:
         """Whether that turn is started and not committed, as Redis has it now."""
@@ -61,7 +64,7 @@ class TurnWatch:
 
         async def read() -> None:
             async for event in monitor.listen():
-                self._note(event["command"])
+                self._note(event["command"], int(event["client_port"] or 0))
 
         self._reading = asyncio.create_task(read(), name="watch turns")
         return self
@@ -84,7 +87,7 @@ class TurnWatch:
         async with asyncio.timeout(10):
             await self._caught_up.wait()
 
-    def _note(self, command: str) -> None:
+    def _note(self, command: str, port: int) -> None:
         if self._last_word in command:
             self._caught_up.set()
         call = CALL.match(command)
@@ -95,4 +98,4 @@ class TurnWatch:
         elif call["request"] not in self._committed:
             # An attempt is named after the process and its number in it.
             self._started[call["request"]].add(call["attempt"].partition(".")[0])
-            self._new.put_nowait((call["ctx_id"], call["request"]))
+            self._new.put_nowait((call["ctx_id"], call["request"], port))

@@ -1,6 +1,7 @@
 """The edge around interfaces of both libraries, before a broker and a worker in memory."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,12 @@ from interfaces.context import Context
 from interfaces.edge import Edge, edge_name
 from interfaces.errors import AskTimeout, BrokerUnavailable, MisuseError, RequestFailed
 from interfaces.messages import CallbackQuery, Document, Image, Message, Origin
-from interfaces.messengers import CallbackMessengerInterface, MessengerInterfaceWithAttachments
+from interfaces.messengers import (
+    CallbackMessengerInterface,
+    MessengerInterfaceWithAttachments,
+    PollingMessengerInterface,
+    Updates,
+)
 from interfaces.nested_loops import nested_loops_prevented
 from tests.integration.faults import Gate, running, until, worker_settings
 from worker.running import Worker
@@ -310,3 +316,26 @@ async def test_an_interface_whose_connect_lasts_is_cancelled_at_the_end(
     async with edge(interface := Lasting(), bot, transfer, tmp_path):
         assert (await interface.on_request_async(said(kind, "hi"), "ada")).last_response.text == "answer"
     assert ended == ["ended"]
+
+
+async def test_an_answer_that_is_still_being_sent_at_the_end_counts_as_cut_short(
+    bot: Bot, transfer: AttachmentTransfer, tmp_path: Path
+) -> None:
+    sending, may_send = threading.Event(), threading.Event()
+
+    class Slow(PollingMessengerInterface):
+        def __init__(self) -> None:
+            super().__init__()
+            self._pipeline_runner = True
+
+        def _request(self) -> Updates:
+            return [(Message("hi"), "ada")]
+
+        def _respond(self, responses: list[Context]) -> None:
+            sending.set()
+            may_send.wait()
+
+    async with edge(Slow(), bot, transfer, tmp_path, drain_timeout=0.1) as stopping:
+        await until(sending.is_set, "an answer is being sent")
+    assert (stopping.was_cut_short, stopping.unanswered) == (True, 0)
+    may_send.set()

@@ -93,6 +93,18 @@ async def test_files_go_there_and_back(tmp_path: Path) -> None:
     assert not answer.source.exists()
 
 
+async def test_a_handler_reads_the_file_that_it_is_sent(tmp_path: Path) -> None:
+    async def bot(ctx: Context) -> str:
+        (sent,) = ctx.last_request.attachments or []
+        assert isinstance(sent, Document)
+        return (await ctx.attachment_bytes(sent)).decode()
+
+    (tmp_path / "file.txt").write_text("inside")
+    async with run_bot(bot) as running:
+        reply = await running.user().say(Message(attachments=[Document(source=tmp_path / "file.txt")]))
+    assert reply.text == "inside"
+
+
 async def test_a_file_that_is_not_there_is_an_error() -> None:
     async with run_bot(counting) as running:
         with pytest.raises(AttachmentError, match=r"no/such/file"):
