@@ -135,8 +135,8 @@ class Killer:
             owner = self._owners[self._topology.shard_queues[slot(ctx_id) % SHARDS]]
             worker = next((worker for worker in self._workers if port in worker.ports), owner)
             await worker.pause()
-            # Nothing of it moves now: a turn that is not committed yet will not be.
-            if await watch.is_running(ctx_id, request):
+            # The turn may be committed already; and while shards move, the owner may be the other worker.
+            if await watch.stands_still(ctx_id, request):
                 break
             worker.go_on()
         await worker.kill()

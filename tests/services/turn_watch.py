@@ -16,6 +16,9 @@ from redis.asyncio import Redis
 
 from worker.stores.pipelining import Script
 
+STANDS_STILL_AFTER = 0.3
+"""Seconds; a turn of the bots that are watched takes some milliseconds."""
+
 LOAD, COMMIT = Script.named("load").sha.decode(), Script.named("commit").sha.decode()
 CALL = re.compile(
     rf"EVALSHA (?P<script>{LOAD}|{COMMIT}) 1 (?P<namespace>\S+?):ctx:\{{(?P<ctx_id>[^{{}}]*)\}} "
@@ -52,12 +55,14 @@ class TurnWatch:
             if request not in self._committed:
                 return ctx_id, request, port
 
-    async def is_running(self, ctx_id: str, request: str) -> bool:
-        """Whether that turn is started and not committed, as Redis has it now."""
-        # What a process has sent before it was stopped may be read in the same round as this, and after it.
-        await self._client.ping()
-        started = await self._client.hget(f"{self._namespace}:ctx:{{{ctx_id}}}", "r")
-        return started == request.encode()
+    async def stands_still(self, ctx_id: str, request: str) -> bool:
+        """Whether that turn, started by then, is not committed in a time in which anybody else would have done it."""
+        until = asyncio.get_running_loop().time() + STANDS_STILL_AFTER
+        while asyncio.get_running_loop().time() < until:
+            if await self._client.hget(f"{self._namespace}:ctx:{{{ctx_id}}}", "r") != request.encode():
+                return False
+            await asyncio.sleep(0.01)
+        return True
 
     async def __aenter__(self) -> Self:
         monitor = await self._opened.enter_async_context(self._client.monitor())
