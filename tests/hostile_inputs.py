@@ -86,12 +86,13 @@ class HostileInput:
             "reply_to": reply_to,
         }
         own = {name: _placed(value, topology) for name, value in self.properties.items() if name != "absent"}
-        kept = {
-            name: value for name, value in (usual | own).items() if name not in self.properties.get("absent", ())
-        }
+        kept = {name: value for name, value in (usual | own).items() if name not in self.properties.get("absent", ())}
         exchange = topology.requests_exchange if self.exchange is None else _placed(self.exchange, topology)
         key = str(slot(self.ctx_id)) if self.routing_key is None else _placed(self.routing_key, topology)
-        return Published(exchange, key, self.body, commands.Basic.Properties(**kept))
+        properties = commands.Basic.Properties()
+        for name, value in kept.items():
+            setattr(properties, name, value)  # Past the constructor, which refuses what a broker takes.
+        return Published(exchange, key, self.body, properties)
 
 
 def load_corpus() -> list[HostileInput]:
