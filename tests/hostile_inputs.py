@@ -1,11 +1,11 @@
 """The corpus of hostile inputs: one TOML file each in `tests/corpus`, with the outcome it must have beside it.
 
 A file has `why` (one line), `expected` (a dead-letter reason, or "answered" with what must hold in `[answer]`), `body`,
-and what is not usual of `routing_key`, `exchange` and `[properties]`. `broker` says what RabbitMQ itself does with the
-message ("unroutable", "refused"), so that no worker sees it. Bodies and texts are pieces, so that a file stays small and
-may hold any bytes: text, `{hex = ""}`, `{base64 = ""}`, `{repeat = "", times = 0}`, or a list of them. In a header
-also `{bytes = PIECES}`, `{timestamp = 0}`, `{arrays = DEPTH}` and `{tables = DEPTH}`; NAMESPACE stands for the
-namespace. Read by the tests of the decoder and of worker processes, and by `tests.fuzz`, which begins with these.
+and what is not usual of `routing_key`, `exchange` and `[properties]`. `broker` says what RabbitMQ itself does with it
+("unroutable", "refused"), so that no worker sees it. Bodies and texts are pieces, so that a file stays small and may
+hold any bytes: text, `{hex = ""}`, `{base64 = ""}`, `{repeat = "", times = 0}`, or a list of them. In a header also
+`{bytes = PIECES}`, `{timestamp = 0}`, `{arrays = DEPTH}` and `{tables = DEPTH}`; NAMESPACE stands for the namespace.
+Read by the tests of the decoder and of worker processes, and by `tests.fuzz`, which begins with these.
 """
 
 import base64
