@@ -13,6 +13,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -84,6 +85,13 @@ class HostileInput:
             "message_id": self.name,
             "correlation_id": f"correlation of {self.name}",
             "reply_to": reply_to,
+            # What a worker only keeps, so that what is lost or changed on the way to the dead letters shows.
+            "delivery_mode": 1,
+            "priority": 3,
+            "timestamp": datetime(2024, 2, 29, 12, 30, 15, tzinfo=UTC),
+            "message_type": "a type",
+            "app_id": "an app",
+            "headers": {"number": 5, "nested": {"list": [1, "two", True, 0.1]}, "raw": bytearray(b"\0\xff")},
         }
         own = {name: _placed(value, topology) for name, value in self.properties.items() if name != "absent"}
         kept = {name: value for name, value in (usual | own).items() if name not in self.properties.get("absent", ())}
