@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from interfaces.nested_loops import nested_loops_prevented
 from tests.fuzz.guided_runs import is_available, run_guided
 from tests.fuzz.mutation import Mutant, Mutator
 from tests.fuzz.page import Run, page
@@ -66,8 +67,8 @@ def _options() -> argparse.Namespace:
 
 
 def _pipeline() -> Any:
-    from tests.bots.chatsky_counting import pipeline
-
+    with nested_loops_prevented():
+        from tests.bots.chatsky_counting import pipeline
     return pipeline
 
 

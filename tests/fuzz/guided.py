@@ -23,7 +23,7 @@ with atheris.instrument_imports(include=["interfaces"]):
 
 TOPOLOGY = Topology("ns")
 TEXTS = ("content_type", "content_encoding", "message_id", "reply_to", "correlation_id")
-SEPARATOR = b"\n\n"
+SEPARATOR = b"\n--\n"
 
 
 def body(data: bytes) -> None:

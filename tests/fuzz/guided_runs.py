@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from interfaces.references import PREFIX
+from interfaces.topology import slot
 from tests.hostile_inputs import HostileInput, load_corpus
 
 TARGETS: Final = {"body": 6, "request": 4, "reply": 2, "reference": 1, "chatsky": 2}
@@ -57,7 +58,7 @@ def _seed(target: str, hostile: HostileInput) -> bytes:
     if target == "reference":
         return f"{PREFIX}{'0' * 64}:{len(hostile.name)}".encode()
     if target == "request":
-        return b"782\napplication/json\n\nid\nns.reply.x\nid\n\n" + hostile.body
+        return b"%d\napplication/json\n\nid\nns.reply.x\nid\n--\n" % slot(hostile.ctx_id) + hostile.body
     return hostile.body
 
 
