@@ -35,7 +35,7 @@ def main() -> int:
     sys.stdout.write(f"seed {options.seed}\n")
     for name in ("interfaces", "worker", "chatsky"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    run = Run(f"python -m tests.fuzz {' '.join(sys.argv[1:])}", options.seed, len(load_corpus()))
+    run = Run(f"python -m tests.fuzz --count {options.count} --seed {options.seed}", options.seed, len(load_corpus()))
     began = time.monotonic()
     guided = options.guided and is_available()
     of_worker = int(options.count * (0.5 if guided else 1))

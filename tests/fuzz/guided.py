@@ -4,12 +4,13 @@ Needs `atheris` (`pip install atheris`), which instruments our modules as they a
 is documented to raise and nothing else, and what it accepts can be stored and read again. Started by `tests.fuzz`.
 """
 
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-import atheris
+atheris: Any = importlib.import_module("atheris")  # Not among the project's own dependencies, and without types.
 
 with atheris.instrument_imports(include=["interfaces"]):
     from interfaces.brokers import Delivery, Properties

@@ -1,6 +1,7 @@
 """Runs the coverage-guided targets, each as a process with bounds of its own, and reads what they have done."""
 
 import importlib.util
+import math
 import re
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def run_guided(count: int, seconds: float, seed: int, directory: Path) -> Iterat
         seeds.mkdir(parents=True, exist_ok=True)
         for hostile in corpus:
             (seeds / hostile.name).write_bytes(_seed(target, hostile))
-        bounds = [f"-runs={int(count * part)}", f"-max_total_time={max(1, int(seconds * part))}"]
+        bounds = [f"-runs={math.ceil(count * part)}", f"-max_total_time={max(1, int(seconds * part))}"]
         options = [f"-seed={seed}", f"-max_len={LARGEST}", f"-artifact_prefix={directory}/{target}-", "-timeout=10"]
         done = subprocess.run(
             [sys.executable, "-m", "tests.fuzz.guided", target, *bounds, *options, "-print_final_stats=1", str(seeds)],

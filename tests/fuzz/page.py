@@ -45,8 +45,9 @@ def page(run: Run) -> str:
     )
     return f"""# A fuzzing run
 
-Written by `{run.command}` on {datetime.now(UTC):%Y-%m-%d}: {run.total} mutated inputs in {run.seconds:.0f} s, from
-{run.seeds} files of `tests/corpus`. Verdict: {"every promise held" if run.holds else f"{len(run.findings)} FINDINGS"}.
+Written by `{run.command}`
+on {datetime.now(UTC):%Y-%m-%d}: {run.total} mutated inputs in {run.seconds:.0f} s, from {run.seeds} files of
+`tests/corpus`. Verdict: {"every promise held" if run.holds else f"{len(run.findings)} FINDINGS"}.
 
 ## The whole worker
 

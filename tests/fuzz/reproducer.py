@@ -1,9 +1,10 @@
 """Writes an input as a file of the corpus, so that what fuzzing has found becomes a test by naming its outcome."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from interfaces.brokers.tolerant_decoding import RawText, RawTimestamp
+from interfaces.brokers.tolerant_decoding import RawText
 
 
 def corpus_file(
@@ -46,8 +47,8 @@ def _value(value: Any) -> str:
             return str(value).lower()
         case int() | float():
             return str(value)
-        case RawTimestamp():
-            return str(value.raw)
+        case datetime():
+            return str(int(value.timestamp()))
         case RawText():
             return _pieces(value.encode())
         case str():

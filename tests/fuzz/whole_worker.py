@@ -174,8 +174,14 @@ class _Batch:
             if body is None:
                 self._fault(token, "neither answered nor a dead letter")
             else:
-                decode_reply(body)
-                self._verdict.answered += 1
+                self._judge_reply(token, body)
+
+    def _judge_reply(self, token: str, body: bytes) -> None:
+        try:
+            decode_reply(body)
+        except ValueError as error:
+            self._fault(token, f"its reply cannot be read: {error}")
+        self._verdict.answered += 1
 
     def _judge_dead(self, request: Outgoing, dead: Delivery, expected: Reason | None) -> None:
         token = str(request.properties.app_id)

@@ -7,6 +7,8 @@ is told to, and a small run of it is here too.
 import asyncio
 import json
 import logging
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +24,9 @@ from interfaces.envelope import decode_request
 from interfaces.errors import RequestRejected
 from interfaces.topology import Topology, slot
 from tests.fuzz.mutation import KEYS, TAGS, Mutator
+from tests.fuzz.reproducer import corpus_file
 from tests.fuzz.whole_worker import REPLY_QUEUE, TOPOLOGY, run_batch
+from tests.hostile_inputs import load
 from tests.unit.deliveries import StubChannel
 
 install()
@@ -104,6 +108,18 @@ def test_properties_are_the_same_once_they_went_through_their_bytes(properties: 
 
     once, _ = from_amqp(through_bytes(to_amqp(properties)))
     assert to_amqp(once).marshal() == through_bytes(to_amqp(once)).marshal()
+
+
+@given(body=st.binary(max_size=50) | st.text(max_size=50).map(str.encode), message_id=short_texts)
+def test_what_fuzzing_finds_is_a_file_of_the_corpus(body: bytes, message_id: str) -> None:
+    properties = {"message_id": message_id, "priority": 3, "headers": {"a'": [1, "\x7f\n", {"b": bytearray(b"\xff")}]}}
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "found.toml"
+        path.write_text(corpus_file("Why\nnot", "answered", body, properties))
+        found = load(path)
+    assert (found.body, found.why) == (body, "Why\nnot")
+    assert found.properties["message_id"].encode() == message_id.encode()
+    assert found.properties["headers"] == properties["headers"]
 
 
 @pytest.mark.parametrize("seed", range(3))
