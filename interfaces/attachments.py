@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
+    FiniteFloat,
     HttpUrl,
     SerializeAsAny,
     Tag,
+    ValidationError,
     WithJsonSchema,
     model_validator,
 )
@@ -57,8 +60,9 @@ class CallbackQuery(Attachment):
 class Location(Attachment):
     """A point on the Earth's surface, in degrees."""
 
-    longitude: float
-    latitude: float
+    # Infinity would be written as null, and the turn it is in could not be read again.
+    longitude: FiniteFloat
+    latitude: FiniteFloat
     chatsky_attachment_type: Literal["location"] = "location"
 
 
@@ -104,8 +108,17 @@ def source_kind(value: Any) -> str:
     return "path" if isinstance(value, Path) else "url"
 
 
+def _readable_again(url: HttpUrl) -> HttpUrl:
+    # It is kept as it is written, with escapes, which may be three times as long as what was read.
+    try:
+        HttpUrl(str(url))
+    except ValidationError as error:
+        raise PydanticCustomError("url_too_long", "the URL cannot be read again once it is written") from error
+    return url
+
+
 Source = Annotated[
-    Annotated[HttpUrl, Tag("url")] | Annotated[Path, Tag("path")],
+    Annotated[HttpUrl, AfterValidator(_readable_again), Tag("url")] | Annotated[Path, Tag("path")],
     Discriminator(source_kind),
     # Generated, it would be "exactly one of" two formats, which every URL breaks: both are plain strings to a
     # validator.

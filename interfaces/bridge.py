@@ -44,6 +44,9 @@ def message_from_json(raw: dict[str, Any]) -> chatsky.Message:
         message = chatsky.Message.model_validate({**raw, "origin": None})
     except ValidationError as error:
         raise ValueError(first_fault(error)) from error
+    except TypeError as error:
+        # Chatsky's models are built by their constructors, of which a field named `self` is a second first argument.
+        raise ValueError(f"Chatsky cannot take the message: {error}") from error
     if isinstance(origin, dict):
         # Validated, its `message` would be taken for a pickle.
         message.origin = ChatskyOrigin.model_construct(message=origin.get("message"), interface=origin.get("interface"))

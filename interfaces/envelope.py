@@ -4,6 +4,7 @@ Whatever is wrong with a request is found here and raised as `RequestRejected` w
 past `decode_request`. Replies are in `interfaces.reply_bodies`.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
 from interfaces.brokers import Delivery, Outgoing, Properties
-from interfaces.data_model import json_object
+from interfaces.data_model import MAX_DEPTH, json_object
 from interfaces.errors import MisuseError, Reason, RequestRejected
 from interfaces.messages import Message
 from interfaces.topology import Topology, slot
@@ -26,6 +27,8 @@ MAX_BODY_BYTES: Final = 1024 * 1024
 MAX_CTX_ID_BYTES: Final = 200
 """With an interface name of 50 and a dot it still fits AMQP's routing key of 255 bytes."""
 MAX_MESSAGE_ID_BYTES: Final = 255
+MAX_SHOWN: Final = 50
+"""Characters of a field's name that an error repeats."""
 INTERFACE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
 DIRECT_REPLY: Final = "amq.rabbitmq.reply-to"
 SERVER_NAMED: Final = "amq.gen-"
@@ -134,6 +137,7 @@ def decode_body(body: bytes) -> RequestBody:
     version = raw.get("version")
     if version != VERSION or isinstance(version, bool):
         raise RequestRejected(Reason.BAD_VERSION, f"version must be {VERSION}")
+    _refuse_unwritable(raw)
     refuse_unsafe(raw.get("message"), raw.get("update_ctx_misc"))
     # Before the model looks: it would call an id of too many characters something else than one of too many bytes.
     if isinstance(ctx_id := raw.get("ctx_id"), str) and (fault := _ctx_id_fault(ctx_id)) is not None:
@@ -165,12 +169,35 @@ def _parse(body: bytes) -> Any:
         raise RequestRejected(reason, str(error)) from error
 
 
+def _refuse_unwritable(body: dict[str, Any]) -> None:
+    """Refuse what can be read and could not be written again: a bot would be blamed for it after its turn."""
+    level: list[Any] = [body]
+    depth = 0
+    while level:
+        if depth > MAX_DEPTH:
+            raise RequestRejected(Reason.TOO_DEEP, f"the body is nested deeper than {MAX_DEPTH} levels")
+        below: list[Any] = []
+        for value in level:
+            for item in value.values() if isinstance(value, dict) else value:
+                if isinstance(item, dict | list):
+                    below.append(item)
+                elif isinstance(item, float) and not math.isfinite(item):
+                    # The parser refuses the names of such numbers, and reads 1e999 as one.
+                    raise RequestRejected(Reason.BAD_JSON, "a number in the body is too large")
+        level, depth = below, depth + 1
+
+
 def first_fault(error: ValidationError) -> str:
-    """The first thing wrong, with where it is, as one line that repeats none of the input."""
+    """The first thing wrong, with where it is, as one line; of the input it repeats names of fields, shortened."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
-    where = ".".join(str(part) for part in faults[0]["loc"]) or "body"
+    where = ".".join(_shown(str(part)) for part in faults[0]["loc"]) or "body"
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     return f"{where}: {faults[0]['msg']}{more}"
+
+
+def _shown(name: str) -> str:
+    # Names of unknown fields are a stranger's text, and this goes into logs.
+    return name if name.isprintable() and len(name) <= MAX_SHOWN else repr(name[:MAX_SHOWN])
 
 
 def _is_unicode(text: str) -> bool:

@@ -5,6 +5,7 @@
     │   ├── BrokerUnavailable
     │   │   ├── PublishNacked
     │   │   ├── PublishTimeout
+    │   │   ├── BrokerFailed
     │   │   └── QueueStranded
     │   ├── StoreUnavailable
     │   ├── AttachmentStoreUnavailable
@@ -97,6 +98,10 @@ class PublishNacked(BrokerUnavailable):
 
 class PublishTimeout(BrokerUnavailable):
     """No confirm within the publish timeout. Publish again with the same `message_id`."""
+
+
+class BrokerFailed(BrokerUnavailable):
+    """The broker closed the connection over an error of its own, maybe over the very message that was published."""
 
 
 class QueueStranded(BrokerUnavailable):

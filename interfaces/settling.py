@@ -8,12 +8,19 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_never, wait_random_exponential
 
 from interfaces.brokers import Broker, Delivery, Outgoing
 from interfaces.dead_letters import dead_letter, without_own_headers
-from interfaces.envelope import SERVER_NAMED, Request, may_reply_to
-from interfaces.errors import BrokerRefused, BrokerUnavailable, HeadersTooLarge, RequestRejected, Unroutable
+from interfaces.envelope import DIRECT_REPLY, SERVER_NAMED, Request, may_reply_to
+from interfaces.errors import (
+    BrokerFailed,
+    BrokerRefused,
+    BrokerUnavailable,
+    HeadersTooLarge,
+    RequestRejected,
+    Unroutable,
+)
 from interfaces.reply_bodies import DEFAULT_INTERFACE, encode_error_reply, interface_of, reply_outgoing
 from interfaces.request_queues import RequestQueues
 
@@ -25,6 +32,12 @@ OUTAGE_WAIT = wait_random_exponential(multiplier=0.05, max=5)
 
 WHOLE_SECONDS = 10.0
 """For the last nodes of a cluster that was restarted to bring their queues."""
+
+
+DIRECT_REPLY_FAILURES = 3
+"""Times that RabbitMQ may fail over a direct reply before it is given up. It closes the connection over an address that
+somebody made up (seen on 3.10), every time; and of all that is published just then, nobody can tell whose fault it is.
+"""
 
 
 class Settler:
@@ -109,9 +122,11 @@ class Settler:
                 reply.routing_key,
             )
             self._has_told_unheard = True
+        except BrokerFailed as error:
+            logger.warning("reply to request %r given up: %s", delivery.properties.message_id, error)
 
     async def _until_heard(self, reply: Outgoing) -> None:
-        """Publish. Raises `Unroutable` where nobody listens.
+        """Publish. Raises `Unroutable` where nobody listens, `BrokerFailed` where the broker fails over the address.
 
         The nodes of a RabbitMQ cluster that starts bring the bindings of the queues they led, each its own, and the
         first one is connected to before the last one is there: until then a queue that exists gets nothing. An
@@ -147,15 +162,32 @@ class Settler:
         await self._retrying()(ensure)
 
     async def _patiently(self, message: Outgoing) -> None:
-        await self._retrying()(self._broker.publish, message)
+        is_direct = message.exchange == "" and message.routing_key.startswith(DIRECT_REPLY)
+        await self._retrying(_Failures(DIRECT_REPLY_FAILURES) if is_direct else stop_never)(
+            self._broker.publish, message
+        )
 
-    def _retrying(self) -> AsyncRetrying:
+    def _retrying(self, stop: Callable[[RetryCallState], bool] = stop_never) -> AsyncRetrying:
         # Refused counts as away here: permissions and credentials are mended while the worker waits with the outcome.
         return AsyncRetrying(
             retry=retry_if_exception_type((BrokerUnavailable, BrokerRefused)),
             wait=OUTAGE_WAIT,
+            stop=stop,
             before_sleep=_log_outage,
+            reraise=True,
         )
+
+
+class _Failures:
+    """Stops retrying after so many failures of the broker; that it is away is none."""
+
+    def __init__(self, allowed: int) -> None:
+        self._left = allowed
+
+    def __call__(self, state: RetryCallState) -> bool:
+        if state.outcome is not None and isinstance(state.outcome.exception(), BrokerFailed):
+            self._left -= 1
+        return self._left <= 0
 
 
 def _log_outage(state: RetryCallState) -> None:

@@ -12,6 +12,7 @@ from aiormq import exceptions as amqp
 from pamqp.exceptions import PAMQPException
 
 from interfaces.errors import (
+    BrokerFailed,
     BrokerRefused,
     BrokerUnavailable,
     PublishNacked,
@@ -63,6 +64,8 @@ def mapped(error: Exception, doing: str) -> SwitchboardError:
         return BrokerRefused(f"{doing}: a permission is missing: {text}{_grant(text)}")
     if isinstance(error, amqp.ChannelPreconditionFailed):
         return BrokerRefused(f"{doing}: it exists with other properties: {text}")
+    if isinstance(error, amqp.ConnectionInternalError):
+        return BrokerFailed(f"{doing}: {text}")
     if is_stranded(error):
         return QueueStranded(f"{doing}: {text}")
     return BrokerUnavailable(f"{doing}: {text}")

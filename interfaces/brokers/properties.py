@@ -41,7 +41,11 @@ def to_amqp(properties: Properties) -> commands.Basic.Properties:
     known: dict[str, Any] = {name: getattr(properties, name) for name in NAMES}
     if not known["message_id"]:
         known["message_id"] = AbsentId(uuid4().hex)
-    return commands.Basic.Properties(**known)
+    # pamqp's constructor refuses delivery modes that the broker takes from others.
+    delivery_mode = known.pop("delivery_mode")
+    encoded = commands.Basic.Properties(**known)
+    encoded.delivery_mode = delivery_mode
+    return encoded
 
 
 def from_amqp(properties: commands.Basic.Properties) -> tuple[Properties, int]:
@@ -49,7 +53,8 @@ def from_amqp(properties: commands.Basic.Properties) -> tuple[Properties, int]:
     known: dict[str, Any] = {name: getattr(properties, name) for name in NAMES}
     headers = known["headers"]
     count = 0
-    if headers is not None and DELIVERY_COUNT in headers:
-        count = int(headers[DELIVERY_COUNT])
+    # A publisher may send a header of this name too; the broker replaces it only on what it delivers again.
+    if headers is not None and type(headers.get(DELIVERY_COUNT)) is int:
+        count = headers[DELIVERY_COUNT]
         known["headers"] = {key: value for key, value in headers.items() if key != DELIVERY_COUNT} or None
     return Properties(**known), count

@@ -1,7 +1,11 @@
-"""Log lines for people, on standard error: time, level, short name of the logger, message. For `run` and `chat`."""
+"""Log lines for people, on standard error: time, level, short name of the logger, message. For `run` and `chat`.
+
+One record is one line, and a traceback is indented below it, whatever a stranger's text in them holds: no line of it
+can pass for one of ours, and nothing in it is a command to the terminal.
+"""
 
 import logging
-from typing import Final
+from typing import Any, Final
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -13,6 +17,19 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         record.short = record.name.removeprefix("worker.").removeprefix("interfaces.")
         return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - as in `logging`
+        return printable(super().formatMessage(record))
+
+    def formatException(self, error: Any) -> str:  # noqa: N802
+        return "\n".join("    " + printable(line) for line in super().formatException(error).split("\n"))
+
+
+def printable(text: str) -> str:
+    """`text` with control characters, line breaks and overrides of the reading direction as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def log_to_stderr(level: str) -> None:
