@@ -68,6 +68,14 @@ scaling: $(ENV) ## throughput against worker processes; writes docs/scaling.md a
 chatsky-comparison: $(ENV) ## a Chatsky pipeline here and on Chatsky's own Redis storage; writes docs/chatsky.md
 	$(PYTHON) -m tests.chatsky_comparison
 
+.PHONY: fuzz
+fuzz: $(ENV) ## 100,000 mutated inputs for the decoders and the whole worker (COUNT=n, SEED=n)
+	$(PYTHON) -m tests.fuzz --count $(or $(COUNT),100000) $(if $(SEED),--seed $(SEED))
+
+.PHONY: fuzz-report
+fuzz-report: $(ENV) ## 1,000,000 of them; writes docs/fuzz-report.md (SEED=n)
+	$(PYTHON) -m tests.fuzz --count 1000000 $(if $(SEED),--seed $(SEED)) --report docs/fuzz-report.md
+
 .PHONY: chaos-check
 chaos-check: $(ENV) ## show that the chaos suite convicts workers without fencing, deduplication or hand-over by closing
 	$(PYTHON) -m pytest tests/chaos/check_sabotage.py -q

@@ -220,6 +220,7 @@ class Edge:
         self._interface = interface
         self._drive = _drive_of(interface)
         self._runner = EdgeRunner(client, interface, self.name, transfer)
+        self._transfer = transfer
         self._requests = requests
         self._drain_timeout = drain_timeout
         self._stopping = asyncio.Event()
@@ -251,6 +252,7 @@ class Edge:
         )
         stopped = asyncio.create_task(self._stopping.wait(), name="await the stop")
         tasks = [driving, stopped]
+        tasks.append(asyncio.create_task(self._transfer.sweep_regularly(), name="sweep attachments"))
         if self._requests is not None:
             tasks.append(asyncio.create_task(self._requests.run(), name="attachment requests"))
         try:

@@ -11,7 +11,7 @@ from typing import overload
 
 
 class TurnIds(Sequence[int]):
-    """A sorted set of turn ids, from 0. In place of Chatsky's set of keys, and of the list that `keys()` gives.
+    """A sorted set of turn ids, from 0, in place of Chatsky's set of keys.
 
     Everything costs as much as there are ranges, except to go through the ids, which no Python code does.
     """
@@ -94,7 +94,6 @@ class TurnIds(Sequence[int]):
     def __eq__(self, other: object) -> bool:
         if isinstance(other, TurnIds):
             return self._ranges == other._ranges
-        # As the list that Chatsky's `keys()` gives.
         return isinstance(other, list) and list(self) == other
 
     __hash__ = None  # type: ignore[assignment]  # it changes, as a set does

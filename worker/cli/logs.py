@@ -1,11 +1,13 @@
 """Log lines for people, on standard error: time, level, short name of the logger, message. For `run` and `chat`.
 
-One record is one line, and a traceback is indented below it, whatever a stranger's text in them holds: no line of it
-can pass for one of ours, and nothing in it is a command to the terminal.
+A record begins a line, and whatever else it has, further lines and a traceback, is indented below, whatever a stranger's
+text in it holds: no line of that can pass for one of ours, and nothing in it is a command to the terminal.
 """
 
 import logging
 from typing import Any, Final
+
+INDENT: Final = "    "
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -19,10 +21,15 @@ class _Formatter(logging.Formatter):
         return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - as in `logging`
-        return printable(super().formatMessage(record))
+        first, *more = super().formatMessage(record).split("\n")
+        return "\n".join([printable(first), *map(_indented, more)])
 
     def formatException(self, error: Any) -> str:  # noqa: N802
-        return "\n".join("    " + printable(line) for line in super().formatException(error).split("\n"))
+        return "\n".join(INDENT + printable(line) for line in super().formatException(error).split("\n"))
+
+
+def _indented(line: str) -> str:
+    return printable(line if line.startswith(INDENT) else INDENT + line)
 
 
 def printable(text: str) -> str:
