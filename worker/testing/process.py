@@ -106,7 +106,8 @@ class _StoreSeam(_Seam):
     async def load(self, ctx_id: str, request_id: str, **more: Any) -> Loaded:
         await self._process.before("load", request_id)
         loaded: Loaded = await self._inner.load(ctx_id, request_id, **more)
-        if loaded.reply is None and loaded.starts <= self._process.settings.crash_limit:
+        # A suspect loads once more, when it is alone, and runs then.
+        if loaded.reply is None and (loaded.starts == 1 or more.get("is_alone")):
             await self._process.before("run", request_id)
         return loaded
 

@@ -59,8 +59,8 @@ class RecentLog(logging.Handler):
 
 def where_the_bot_waits(ctx_id: str) -> str:
     """The bot's own lines that the turn of a context is in now, as in a traceback; empty where it is in none."""
-    lane = next((task for task in asyncio.all_tasks() if task.get_name() == f"lane {ctx_id!r}"), None)
-    frames = _awaiting(lane.get_coro()) if lane is not None else []
+    bot = next((task for task in asyncio.all_tasks() if task.get_name() == f"bot {ctx_id!r}"), None)
+    frames = _awaiting(bot.get_coro()) if bot is not None else []
     if any(frame.f_code is run_in_daemon_thread.__code__ for frame, _ in frames):
         frames += _in_the_last_thread()
     theirs = [(frame, line) for frame, line in frames if _is_the_bots(frame)]
