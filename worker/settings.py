@@ -76,9 +76,10 @@ class Settings(BaseSettings):
     retry_wait: float = Field(default=0.2, ge=0, le=60, description="Seconds before a failed turn runs again, growing.")
     crash_limit: int = Field(
         default=3,
-        ge=2,
+        ge=1,
         le=100,
-        description="Starts of a turn that never finished before it is a dead letter, all but the first one alone.",
+        description="Starts of a turn that never finished before it is a dead letter, all but the first one alone in "
+        "the process. 1: what a crash has interrupted is never run again.",
     )
     drain_timeout: float = Field(default=20.0, ge=0, description="Seconds that running turns have to finish on stop.")
     publish_timeout: float = Field(default=10.0, gt=0, description="Seconds to wait for the broker's confirm.")
