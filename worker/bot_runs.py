@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Callable
+from types import CoroutineType, FrameType
 from typing import Any, Final, TypeVar, cast
 
 from interfaces.errors import BotSignal, BotStuck, StoreUnavailable, TurnAbandoned, described
@@ -33,8 +34,8 @@ class TurnOverdue(Exception):
     """The bot took longer than a turn may."""
 
 
-class BotRaised(Exception):
-    """The bot raised what is no `Exception` (`SystemExit`, an exception group of such): the cause."""
+class BotExited(Exception):
+    """The bot raised `SystemExit`."""
 
 
 class Run:
@@ -69,8 +70,18 @@ class Run:
             if thread.is_alive() and thread.ident in frames
         ]
         if not self.task.done():
-            stacks += [traceback.StackSummary.extract((frame, frame.f_lineno) for frame in self.task.get_stack())]
+            stacks += [traceback.StackSummary.extract(iter(await_chain(self.task.get_coro())))]
         return "".join(line for stack in stacks for line in stack.format()[-DEEPEST:])
+
+
+def await_chain(waiting: Any) -> list[tuple[FrameType, int]]:
+    """Frames of a suspended coroutine with their lines, from the outermost to what it waits for."""
+    frames: list[tuple[FrameType, int]] = []
+    while isinstance(waiting, CoroutineType):
+        if waiting.cr_frame is not None:
+            frames.append((waiting.cr_frame, waiting.cr_frame.f_lineno))
+        waiting = waiting.cr_await
+    return frames
 
 
 class _RunStore:
@@ -125,7 +136,7 @@ class BotRuns:
         )
 
     async def run(self, name: str, bot: Callable[[Run], Awaitable[T]]) -> T:
-        """What `bot` returns. Raises what it raises, or `BotRaised`, or `TurnOverdue`."""
+        """What `bot` returns. Raises what it raises (`BotExited` for a `SystemExit`), or `TurnOverdue`."""
         run = Run(self._seconds)
         task = run.task = asyncio.create_task(_without_exits(bot, run), name=name)
         loop = asyncio.get_running_loop()
@@ -159,24 +170,21 @@ async def _without_exits(bot: Callable[[Run], Awaitable[T]], run: Run) -> T:
         return await bot(run)
     except SystemExit as error:
         # The event loop would let it through and end the process, turns of others included.
-        raise BotRaised(f"the bot raised {described(error)}") from error
+        raise BotExited(described(error)) from error
 
 
 def _outcome(task: "asyncio.Task[T]") -> T:
     if task.cancelled():
         raise StrayCancellationError("cancelled from within")
     error = task.exception()
-    if error is None:
-        return task.result()
-    if isinstance(error, BaseExceptionGroup):
-        # A task group puts what its tasks raise into one.
-        signals = error.subgroup(BotSignal)
-        while isinstance(signals, BaseExceptionGroup):
-            signals = signals.exceptions[0]
-        error = signals or error
-    if isinstance(error, Exception | BotSignal):
-        raise error
-    raise BotRaised(f"the bot raised {described(error)}") from error
+    if isinstance(error, BaseExceptionGroup) and (signals := error.subgroup(BotSignal)) is not None:
+        raise _first(signals)  # A task group puts what its tasks raise into one.
+    return task.result()
+
+
+def _first(group: BaseExceptionGroup[BotSignal]) -> BotSignal:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
 def _log_late_error(task: "asyncio.Task[Any]") -> None:

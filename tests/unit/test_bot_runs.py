@@ -11,7 +11,7 @@ from interfaces.blocking import run_in_daemon_thread
 from interfaces.errors import BotStuck, Reject, Retry, StoreUnavailable, TurnAbandoned
 from interfaces.foreign import StrayCancellationError
 from worker import bot_runs
-from worker.bot_runs import BotRaised, BotRuns, Run, TurnOverdue, store_of
+from worker.bot_runs import BotExited, BotRuns, Run, TurnOverdue, store_of
 from worker.stores import Retention
 from worker.stores.memory import MemoryStore
 
@@ -174,7 +174,7 @@ async def test_a_bot_that_exits_does_not_end_the_process() -> None:
     async def bot(run: Run) -> None:
         raise SystemExit(3)
 
-    with pytest.raises(BotRaised):
+    with pytest.raises(BotExited):
         await BotRuns(5, 1).run("bot", bot)
 
 
