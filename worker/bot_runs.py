@@ -138,7 +138,8 @@ class BotRuns:
     async def run(self, name: str, bot: Callable[[Run], Awaitable[T]]) -> T:
         """What `bot` returns. Raises what it raises (`BotExited` for a `SystemExit`), or `TurnOverdue`."""
         run = Run(self._seconds)
-        task = run.task = asyncio.create_task(_without_exits(bot, run), name=name)
+        task: asyncio.Task[T] = asyncio.create_task(_without_exits(bot, run), name=name)
+        run.task = task
         loop = asyncio.get_running_loop()
         try:
             while not task.done() and (left := run.deadline - loop.time()) > 0:

@@ -139,11 +139,17 @@ class TurnRunner:
 
     async def _attempted(self, turn: "_Turn") -> Context:
         """The turn, run as often as it takes and is allowed."""
-        runs = 0
+        runs = 1
         try:
+            try:
+                return await self._once_committed(turn)  # Nearly always: without what it costs to set up the retries.
+            except (BotFailed, Retry) as error:
+                first = error
             async for attempt in retrying(self._settings):
                 with attempt:
                     runs = attempt.retry_state.attempt_number
+                    if runs == 1:
+                        raise first
                     return await self._once_committed(turn)
         except (BotFailed, Retry, Reject) as error:
             logger.error("the bot failed on request %r", turn.request.request_id, exc_info=error.__cause__ or error)
