@@ -59,6 +59,17 @@ class _Ran(NamedTuple):
     """Records of turns before this one, where the bot changed any."""
 
 
+@dataclass(slots=True)
+class _Turn:
+    """A request on its way through its turn."""
+
+    request: Request
+    epoch: int
+    attempt: str
+    """Names this process's try at it towards the store; a run after a failure is the same try."""
+    has_run: bool = False
+
+
 class TurnRunner:
     """A pipeline runner (the seed's `PipelineRunnerFunction`) whose turns are committed exactly once.
 
@@ -137,7 +148,7 @@ class TurnRunner:
             raise TurnAbandoned("the channel was lost before an epoch was claimed for it")
         return epoch
 
-    async def _attempted(self, turn: "_Turn") -> Context:
+    async def _attempted(self, turn: _Turn) -> Context:
         """The turn, run as often as it takes and is allowed."""
         runs = 1
         try:
@@ -156,7 +167,7 @@ class TurnRunner:
             raise rejection(error, runs) from error
         raise AssertionError("an attempt returns or raises")  # pragma: no cover
 
-    async def _once_committed(self, turn: "_Turn") -> Context:
+    async def _once_committed(self, turn: _Turn) -> Context:
         while True:
             try:
                 return await self._isolated(turn)
@@ -164,7 +175,7 @@ class TurnRunner:
                 # Another worker still had the shard's earlier deliveries. Decide anew on what it left.
                 logger.warning("turn of request %r was overtaken: %s", turn.request.request_id, conflict)
 
-    async def _isolated(self, turn: "_Turn") -> Context:
+    async def _isolated(self, turn: _Turn) -> Context:
         """Load, run and commit: beside others, or alone where the turn may be what ended its last process."""
         async with self._isolation.shared():
             loaded = await self._load(turn)
@@ -179,8 +190,11 @@ class TurnRunner:
             loaded = await self._load(turn, is_alone=self.runs.left_behind == 0)
             return await self._run_and_commit(turn, loaded)
 
-    async def _load(self, turn: "_Turn", *, is_alone: bool = False) -> Loaded:
+    async def _load(self, turn: _Turn, *, is_alone: bool = False) -> Loaded:
         request = turn.request
+        if not request.delivery.channel.is_open:
+            # It may have waited for long. Started here and elsewhere, it could only commit once.
+            raise TurnAbandoned("the channel was lost before the turn was started")
 
         async def load() -> Loaded:
             return await self._store.load(
@@ -201,7 +215,7 @@ class TurnRunner:
             )
         return loaded
 
-    async def _run_and_commit(self, turn: "_Turn", loaded: Loaded) -> Context:
+    async def _run_and_commit(self, turn: _Turn, loaded: Loaded) -> Context:
         request = turn.request
         if loaded.reply is not None:
             logger.info("request %r was committed before: its reply goes out again", request.request_id)
@@ -223,7 +237,7 @@ class TurnRunner:
         context.commit(await while_store_is_away(self._store.commit, new))
         return context
 
-    async def _run(self, turn: "_Turn", loaded: Loaded) -> _Ran:
+    async def _run(self, turn: _Turn, loaded: Loaded) -> _Ran:
         """Run the bot once. Raises `BotFailed`, `Retry` or `Reject`, with its start taken back: it did not crash."""
         request = turn.request
         message, misc = request.message, request.update_ctx_misc
@@ -266,17 +280,6 @@ class TurnRunner:
 
     def _received(self, message: Message) -> Message:
         return message if self._interface is None else self._interface.received(message)
-
-
-@dataclass(slots=True)
-class _Turn:
-    """A request on its way through its turn."""
-
-    request: Request
-    epoch: int
-    attempt: str
-    """Names this process's try at it towards the store; a run after a failure is the same try."""
-    has_run: bool = False
 
 
 def _turn_loader(store: ContextStore, ctx_id: str) -> Callable[[Sequence[int]], Awaitable[Mapping[int, TurnRecord]]]:

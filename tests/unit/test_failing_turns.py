@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from interfaces.context import Context
-from interfaces.errors import Reason, Reject, RequestRejected, Retry
+from interfaces.errors import Reason, Reject, RequestRejected, Retry, TurnAbandoned
 from interfaces.messages import Message
 from tests.unit.test_turns import Bench, echo, reply_of
 from worker.settings import Settings
@@ -226,3 +226,29 @@ async def test_a_suspect_is_not_condemned_beside_what_is_left_behind_of_others(
     bench.store.load = noting  # type: ignore[method-assign]  # what each load says
     await bench.turn(runner, "hello", "r1")
     assert loads == [False, False]
+
+
+async def test_a_suspect_whose_channel_is_lost_while_it_waits_is_given_up_uncounted(bench: Bench) -> None:
+    begun, release, runs = asyncio.Event(), asyncio.Event(), 0
+
+    async def bot(ctx: Context) -> str:
+        nonlocal runs
+        runs += 1
+        begun.set()
+        await release.wait()
+        return "done"
+
+    runner = bench.runner(bot)
+    first = asyncio.create_task(bench.turn(runner, "hi", "r0", ctx_id="another"))
+    await begun.wait()
+    await bench.crashed("r1")
+    suspect = asyncio.create_task(bench.turn(runner, "hi", "r1"))
+    for _ in range(20):  # until it waits for the other one to end
+        await asyncio.sleep(0)
+    bench.channel.is_open = False
+    release.set()
+    await first
+    with pytest.raises(TurnAbandoned):
+        await suspect
+    assert runs == 1
+    assert (await bench.store.load("ctx", "r1", epoch=10**18, attempt="next", history=1)).starts == 2
