@@ -6,6 +6,7 @@ Bots run in `worker`, which imports this package; nothing here imports `worker`.
 from interfaces.cli import CLIMessengerInterface
 from interfaces.client import BrokerClient
 from interfaces.context import Context
+from interfaces.errors import Reject, Retry
 from interfaces.messages import (
     Animation,
     Attachment,
@@ -63,7 +64,9 @@ __all__ = [
     "PollOption",
     "PollingMessengerInterface",
     "RabbitMQMessengerInterface",
+    "Reject",
     "Reply",
+    "Retry",
     "Sticker",
     "Topology",
     "Video",

@@ -13,13 +13,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from interfaces.errors import BotSignal
+
 T = TypeVar("T")
 
 
-async def run_in_daemon_thread(function: Callable[..., T], *args: object) -> T:
+async def run_in_daemon_thread(
+    function: Callable[..., T], *args: object, started: Callable[[threading.Thread], None] = lambda _: None
+) -> T:
     """Return what `function(*args)` returns, or raise what it raises, with the caller's context variables.
 
-    Cancelled, it returns at once; the thread goes on, its outcome is dropped, and the process may end before it does.
+    Cancelled, it returns at once; the thread, which `started` was told, goes on, its outcome is dropped, and the
+    process may end before it does.
     """
     loop = asyncio.get_running_loop()
     finished = asyncio.Event()
@@ -30,14 +35,17 @@ async def run_in_daemon_thread(function: Callable[..., T], *args: object) -> T:
     def call() -> None:
         try:
             results.append(context.run(function, *args))
-        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - raised again below, in the caller
+        except (Exception, KeyboardInterrupt, SystemExit, BotSignal) as error:  # noqa: BLE001 - raised again below, in the caller
             errors.append(error)
         finally:
             # Raised where the loop was closed meanwhile: then nobody waits for this any more.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(finished.set)
 
-    threading.Thread(target=call, name=f"blocking {getattr(function, '__qualname__', function)}", daemon=True).start()
+    name = f"blocking {getattr(function, '__qualname__', function)}"
+    thread = threading.Thread(target=call, name=name, daemon=True)
+    thread.start()
+    started(thread)
     await finished.wait()
     if errors:
         raise errors[0]

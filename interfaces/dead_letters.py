@@ -9,11 +9,19 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from interfaces.brokers import Delivery, Outgoing
-from interfaces.errors import RequestRejected
+from interfaces.errors import Reason, Reject, RequestRejected, described
 from interfaces.topology import Topology
 
 HEADER_PREFIX: Final = "x-switchboard-"
 MAX_DETAIL: Final = 2000
+
+
+def rejection(error: BaseException, attempts: int) -> RequestRejected:
+    """What becomes of a request on which the bot ended with `error`, for good. Nothing of it is told to the sender but
+    what a `Reject` is there to tell."""
+    if isinstance(error, Reject):
+        return RequestRejected(Reason.REJECTED, error.reason, attempts=attempts)
+    return RequestRejected(Reason.HANDLER_FAILED, "the bot failed", internal=described(error), attempts=attempts)
 
 
 def without_own_headers(message: Outgoing) -> Outgoing:

@@ -22,7 +22,9 @@
     │   └── AttachmentStoreNotShared
     ├── MisuseError            the calling code is wrong; the message says how to mend it
     └── Fatal                  end the process with `exit_code`
-        ├── SettingsInvalid, AppInvalid, BrokerRefused, StoreRefused, ConsumerLost
+        ├── SettingsInvalid, AppInvalid, BrokerRefused, StoreRefused, ConsumerLost, BotStuck
+    BotSignal                  what a bot raises to say what is to become of its turn; no `Exception`
+    ├── Retry, Reject
 
 Foreign errors (aio-pika, redis, obstore, pydantic) are mapped to these where they enter, never further in, and keep
 their cause.
@@ -51,6 +53,8 @@ class ExitCode(IntEnum):
     """Stopped with turns still running; their requests are delivered again."""
     NO_REPLY = 8
     """The reply asked for did not arrive in time."""
+    STUCK = 9
+    """Too much of the bot runs on for ever, or it blocks the event loop: restart."""
 
 
 class Reason(StrEnum):
@@ -73,6 +77,10 @@ class Reason(StrEnum):
     UNSAFE_PAYLOAD = "unsafe-payload"
     """Pickled fields, or an attachment that points at the worker's own disk."""
     HANDLER_FAILED = "handler-failed"
+    TURN_TIMEOUT = "turn-timeout"
+    """The handler was overdue, in its last attempt at least."""
+    REJECTED = "rejected"
+    """The bot raised `Reject`: the detail is what it chose to tell."""
     REPLY_INVALID = "reply-invalid"
     """The handler's answer or the context it leaves cannot be written as JSON within the limits."""
     CONTEXT_INVALID = "context-invalid"
@@ -138,9 +146,40 @@ class RequestRejected(SwitchboardError):
     def __init__(self, reason: Reason, detail: str, *, internal: str | None = None, attempts: int = 0) -> None:
         super().__init__(f"{reason.value}: {internal or detail}")
         self.reason = reason
-        self.detail = detail
-        self.internal = internal
+        self.detail = _encodable(detail)
+        self.internal = None if internal is None else _encodable(internal)
         self.attempts = attempts
+
+
+class BotSignal(BaseException):
+    """What a bot raises to say what is to become of its turn. No `Exception`, as `asyncio.CancelledError` is none: a
+    bot's, or a framework's, own `except Exception` must not take it for a failure."""
+
+
+class Retry(BotSignal):
+    """Run this turn again, after `after` seconds where given; `reason` is for the log.
+
+    Such runs count against the time that a turn may take, and not against its attempts.
+    """
+
+    def __init__(self, after: float | None = None, reason: str = "") -> None:
+        super().__init__(reason or "the bot asks for another attempt")
+        if after is not None and not 0 <= after < float("inf"):
+            raise MisuseError(f"Retry(after={after!r}): it must be a number of seconds, 0 or more")
+        self.after = after
+        self.reason = reason
+
+
+class Reject(BotSignal):
+    """Give this request up: it becomes a dead letter at once, and its sender is told `reason`, so no secrets in it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = str(reason)[:MAX_REJECT_REASON]
+
+
+MAX_REJECT_REASON = 1000
+"""Characters of a bot's reason that reach the sender."""
 
 
 class TurnAbandoned(SwitchboardError):
@@ -226,3 +265,22 @@ class ConsumerLost(Fatal):
     """The broker has shown no consumer for a shard for longer than the bound, whatever was tried."""
 
     exit_code = ExitCode.CONSUMER_LOST
+
+
+class BotStuck(Fatal):
+    """As many runs of the bot as may be are left behind, overdue and not ending: only a new process is rid of them."""
+
+    exit_code = ExitCode.STUCK
+
+
+def described(error: BaseException) -> str:
+    """`repr(error)`, or only its type where its own `repr` fails: for logs and dead letters, never for a sender."""
+    try:
+        return repr(error)
+    except Exception:  # noqa: BLE001 - the class is the bot's
+        return f"{type(error).__name__} (its repr fails)"
+
+
+def _encodable(text: str) -> str:
+    # Lone surrogates, which a bot's texts may have, can travel neither in a header nor in JSON.
+    return text.encode(errors="backslashreplace").decode()

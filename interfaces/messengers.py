@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 from interfaces.blocking import call_sync_or_async
 from interfaces.context import Context
-from interfaces.errors import Fatal, MisuseError
+from interfaces.errors import BotSignal, Fatal, MisuseError
 from interfaces.messages import DataModel, Message
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class PollingMessengerInterface(MessengerInterface):
 
     def _on_exception(self, e: BaseException) -> None:
         """Called with whatever ends a cycle or a turn. Logs errors as errors, and what asks to stop as information."""
-        if isinstance(e, Exception):
+        if isinstance(e, Exception | BotSignal):
             logger.error("Exception in %s loop!", type(self).__name__, exc_info=e)
         else:
             logger.info("%s has stopped polling.", type(self).__name__)
@@ -115,7 +115,7 @@ class PollingMessengerInterface(MessengerInterface):
                 responses.append(await pipeline_runner(message, ctx_id))
             except Fatal:
                 raise
-            except Exception as error:  # noqa: BLE001 - the runner is foreign code and may raise anything
+            except (Exception, BotSignal) as error:  # noqa: BLE001 - the runner is foreign code and may raise anything
                 self._on_exception(error)
         if responses or not updates:
             await call_sync_or_async(self._respond, responses)

@@ -21,8 +21,9 @@ from interfaces.brokers import Broker, Delivery
 from interfaces.brokers.opening import open_broker
 from interfaces.consumers import KeptConsumer, Watch
 from interfaces.context import Context
+from interfaces.dead_letters import rejection
 from interfaces.envelope import Request, decode_request
-from interfaces.errors import Fatal, MisuseError, Reason, RequestRejected, TurnAbandoned
+from interfaces.errors import BotSignal, Fatal, MisuseError, RequestRejected, TurnAbandoned
 from interfaces.foreign import stray_cancellations_caught
 from interfaces.lanes import Lanes
 from interfaces.lazy_bridge import adopt, our_runner
@@ -262,10 +263,9 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
             await self._settler.reject(request.delivery, rejected, request)
         except Fatal:
             raise  # Not the request's fault: it stays unacknowledged, and `connect` ends with this.
-        except Exception as error:  # noqa: BLE001 - the runner is the user's code, and whatever it raises is its answer
+        except (Exception, BotSignal) as error:  # noqa: BLE001 - the user's code: whatever it raises is its answer
             self._on_exception(error)
-            failed = RequestRejected(Reason.HANDLER_FAILED, "the bot failed", internal=repr(error), attempts=1)
-            await self._settler.reject(request.delivery, failed, request)
+            await self._settler.reject(request.delivery, rejection(error, attempts=1), request)
 
     async def _answer(self, context: Context) -> None:
         request = self.current(context.id)

@@ -9,6 +9,7 @@ import importlib
 import inspect
 import logging
 import sys
+import threading
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -42,12 +43,15 @@ class HandlerApp:
     function: Handler
     is_async: bool
 
-    async def answer(self, context: Context) -> Message | None:
-        """Run the handler. Raises what it raises, and `TypeError` where the answer is no answer."""
+    async def answer(self, context: Context, started: Callable[[threading.Thread], None]) -> Message | None:
+        """Run the handler. Raises what it raises, and `TypeError` where the answer is no answer.
+
+        `started` is told the thread of a plain function.
+        """
         if self.is_async:
             answer: Any = await self.function(context)  # type: ignore[misc]  # is_async says that it is awaitable
         else:
-            answer = await run_in_daemon_thread(self.function, context)
+            answer = await run_in_daemon_thread(self.function, context, started=started)
         if answer is None or isinstance(answer, Message):
             return answer
         if isinstance(answer, str):

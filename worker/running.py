@@ -64,6 +64,7 @@ class Worker:
             watch=Watch(self.settings.watch_every, self.settings.watch_lost_after),
             attachments=self._transfer,
         )
+        self._runner = TurnRunner(self._app, self._store, self.settings, self._interface.current, self._interface)
         self._membership = Membership(self._store, self._interface, generations)
         self._stop = asyncio.Event()
         self._ready = asyncio.Event()
@@ -75,14 +76,13 @@ class Worker:
         Returns when stopped; `unfinished` then tells whether turns were given up. A cancellation gives up running turns
         at once; their requests come again. Raises a `Fatal` error where the work cannot be done.
         """
-        runner = TurnRunner(self._app, self._store, self.settings, self._interface.current, self._interface)
         try:
             await self._until_stopped(self._open_servers())
             if not self._stop.is_set():
-                await self._work(runner)
+                await self._work()
         finally:
             await self._interface.close()
-            await runner.close()
+            self._runner.close()
             await self._store.close()
 
     def stop(self) -> None:
@@ -109,6 +109,11 @@ class Worker:
         """After `run`: contexts whose turns were given up at the end of the drain timeout."""
         return self._interface.unfinished
 
+    @property
+    def left_behind(self) -> int:
+        """Runs of the bot that still go on although they were overdue, or cancelled, and their turns are over."""
+        return self._runner.runs.left_behind
+
     async def _open_servers(self) -> None:
         await patiently("Redis", self._store.open)
         await patiently("RabbitMQ", self._interface.open)
@@ -123,18 +128,19 @@ class Worker:
                 asked_for,
             )
 
-    async def _work(self, runner: TurnRunner) -> None:
+    async def _work(self) -> None:
         membership = self._membership
         self._interface.want(())
         side = [
             asyncio.create_task(membership.run(), name="membership"),
             asyncio.create_task(self._announce(membership), name="announce ready"),
             asyncio.create_task(self._transfer.sweep_regularly(), name="sweep attachments"),
+            asyncio.create_task(self._runner.runs.watch(), name="watch runs of the bot"),
         ]
         for task in side:
             task.add_done_callback(self._on_side_task_ended)
         try:
-            await self._interface.connect(runner)
+            await self._interface.connect(self._runner)
         finally:
             for task in side:
                 task.cancel()

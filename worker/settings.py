@@ -61,9 +61,25 @@ class Settings(BaseSettings):
     attempts: int = Field(
         default=3, ge=1, le=100, description="Times a failing turn is run before it is a dead letter."
     )
+    turn_timeout: float = Field(
+        default=300.0, gt=0, lt=1500, description="Seconds one run of a turn may take before it counts as failed."
+    )
+    retry_for: float = Field(
+        default=600.0,
+        ge=0,
+        lt=1500,
+        description="Seconds after its first failure in which a turn may be run again, however often the bot asks.",
+    )
+    left_behind: int = Field(
+        default=10, ge=1, le=1000, description="Overdue runs that do not end, at which the process ends instead."
+    )
     retry_wait: float = Field(default=0.2, ge=0, le=60, description="Seconds before a failed turn runs again, growing.")
     crash_limit: int = Field(
-        default=3, ge=1, le=100, description="Starts of a turn that never finished before it is a dead letter."
+        default=3,
+        ge=1,
+        le=100,
+        description="Starts of a turn that never finished before it is a dead letter, all but the first one alone in "
+        "the process. 1: what a crash has interrupted is never run again.",
     )
     drain_timeout: float = Field(default=20.0, ge=0, description="Seconds that running turns have to finish on stop.")
     publish_timeout: float = Field(default=10.0, gt=0, description="Seconds to wait for the broker's confirm.")

@@ -43,6 +43,7 @@ _GRAVEST_FIRST: Final = (
     ExitCode.BROKER,
     ExitCode.STORE,
     ExitCode.CONSUMER_LOST,
+    ExitCode.STUCK,
     ExitCode.FAILED,
     ExitCode.OK,
 )

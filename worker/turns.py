@@ -10,29 +10,33 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import uuid4
 from weakref import WeakKeyDictionary
-
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_random_exponential,
-)
 
 from interfaces.broker_attachments import BrokerAttachments
 from interfaces.brokers import Channel
 from interfaces.context import Context, TurnRecord
 from interfaces.envelope import Request, decode_body
-from interfaces.errors import Reason, RequestRejected, StoreUnavailable, TurnAbandoned, VersionConflict
-from interfaces.foreign import stray_cancellations_caught
+from interfaces.errors import (
+    Reason,
+    Reject,
+    RequestRejected,
+    Retry,
+    StoreUnavailable,
+    TurnAbandoned,
+    VersionConflict,
+)
 from interfaces.messages import Message
 from interfaces.reply_bodies import encode_reply
 from worker import records
 from worker.apps import App, HandlerApp, RunnerApp
+from worker.bot_runs import BotRuns, Run, store_of
+from worker.isolation import Isolation
+from worker.retries import BotFailed, rejection, retrying
 from worker.settings import Settings
 from worker.stores import ContextStore, Loaded, Turn
 from worker.stores.patience import while_store_is_away
@@ -42,9 +46,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
-class _BotFailedError(Exception):
-    """The bot raised; its error is the cause. Only this is retried and counted as the request's fault."""
+TAKE_BACK_SECONDS: Final = 1.0
+"""For taking back the start of a turn that is given up: where the store is away, one start too many stays counted."""
 
 
 class _Ran(NamedTuple):
@@ -54,6 +57,17 @@ class _Ran(NamedTuple):
     reply: Message | None
     older_turns: Mapping[int, bytes] = {}
     """Records of turns before this one, where the bot changed any."""
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A request on its way through its turn."""
+
+    request: Request
+    epoch: int
+    attempt: str
+    """Names this process's try at it towards the store; a run after a failure is the same try."""
+    has_run: bool = False
 
 
 class TurnRunner:
@@ -79,12 +93,14 @@ class TurnRunner:
         if isinstance(app, HandlerApp | RunnerApp):
             self._bot, self._history = app, settings.history
         else:
-            self._bot = app.turns(store, settings.max_turns, interface)
+            self._bot = app.turns(settings.max_turns, interface)
             self._history = self._bot.history
         self._process = uuid4().hex[:12]
         self._turns = count(1)
         self._epochs: WeakKeyDictionary[Channel, asyncio.Future[int]] = WeakKeyDictionary()
-        self._given_up: list[Request] = []
+        self._isolation = Isolation()
+        self.runs = BotRuns(settings.turn_timeout, settings.left_behind)
+        """The bot at work, and what is left behind of it."""
 
     async def __call__(
         self, message: Message, ctx_id: Hashable | None = None, update_ctx_misc: dict[str, Any] | None = None
@@ -95,32 +111,23 @@ class TurnRunner:
         """
         request = self._current(ctx_id if ctx_id is not None else "")
         epoch = await self._epoch(request.delivery.channel)
-        attempt = f"{self._process}.{next(self._turns)}"
-        while True:
-            loaded = await self._load(request, epoch, attempt)
-            if loaded.reply is not None:
-                logger.info("request %r was committed before: its reply goes out again", request.request_id)
-                return Context.answered(request.ctx_id, loaded.reply, turn=loaded.version)
-            try:
-                return await self._run_and_commit(request, loaded)
-            except VersionConflict as conflict:
-                # Another worker still had the shard's earlier deliveries. Decide anew on what it left.
-                logger.warning("turn of request %r was overtaken: %s", request.request_id, conflict)
-            except asyncio.CancelledError:
-                self._given_up.append(request)
-                raise
-            except RequestRejected:
-                await while_store_is_away(self._store.forget_start, request.ctx_id, request.request_id)
-                raise
+        turn = _Turn(request, epoch, f"{self._process}.{next(self._turns)}")
+        try:
+            return await self._attempted(turn)
+        except asyncio.CancelledError:
+            # Not finished, but no crash either. Said before the channel closes and the next worker is asked.
+            with suppress(StoreUnavailable, TimeoutError):
+                async with asyncio.timeout(TAKE_BACK_SECONDS):
+                    await self._store.forget_start(request.ctx_id, request.request_id, turn.attempt)
+            raise
+        except RequestRejected:
+            await while_store_is_away(self._store.forget_start, request.ctx_id, request.request_id)
+            raise
 
-    async def close(self) -> None:
-        """Take back the counted starts of turns that were given up, and ask for no more epochs."""
+    def close(self) -> None:
+        """Ask for no more epochs."""
         for epoch in self._epochs.values():
             epoch.cancel()  # one still asked for would be asked for for ever
-        for request in self._given_up:
-            # Not finished, but no crash either. Where the store does not answer, one start too many is counted.
-            with suppress(StoreUnavailable):
-                await self._store.forget_start(request.ctx_id, request.request_id)
 
     async def _epoch(self, channel: Channel) -> int:
         """This worker's epoch for what `channel` delivers, claimed at its first delivery.
@@ -141,10 +148,61 @@ class TurnRunner:
             raise TurnAbandoned("the channel was lost before an epoch was claimed for it")
         return epoch
 
-    async def _load(self, request: Request, epoch: int, attempt: str) -> Loaded:
+    async def _attempted(self, turn: _Turn) -> Context:
+        """The turn, run as often as it takes and is allowed."""
+        runs = 1
+        try:
+            try:
+                return await self._once_committed(turn)  # Nearly always: without what it costs to set up the retries.
+            except (BotFailed, Retry) as error:
+                first = error
+            async for attempt in retrying(self._settings):
+                with attempt:
+                    runs = attempt.retry_state.attempt_number
+                    if runs == 1:
+                        raise first
+                    return await self._once_committed(turn)
+        except (BotFailed, Retry, Reject) as error:
+            logger.error("the bot failed on request %r", turn.request.request_id, exc_info=error.__cause__ or error)
+            raise rejection(error, runs) from error
+        raise AssertionError("an attempt returns or raises")  # pragma: no cover
+
+    async def _once_committed(self, turn: _Turn) -> Context:
+        while True:
+            try:
+                return await self._isolated(turn)
+            except VersionConflict as conflict:
+                # Another worker still had the shard's earlier deliveries. Decide anew on what it left.
+                logger.warning("turn of request %r was overtaken: %s", turn.request.request_id, conflict)
+
+    async def _isolated(self, turn: _Turn) -> Context:
+        """Load, run and commit: beside others, or alone where the turn may be what ended its last process."""
+        async with self._isolation.shared():
+            loaded = await self._load(turn)
+            if loaded.starts <= 1:
+                return await self._run_and_commit(turn, loaded)
+        logger.warning(
+            "request %r was started %d times and never finished: it runs alone in this process",
+            *(turn.request.request_id, loaded.starts - 1),
+        )
+        async with self._isolation.alone():
+            # What is left behind of other turns could end the process as well: then it would prove nothing.
+            loaded = await self._load(turn, is_alone=self.runs.left_behind == 0)
+            return await self._run_and_commit(turn, loaded)
+
+    async def _load(self, turn: _Turn, *, is_alone: bool = False) -> Loaded:
+        request = turn.request
+        if not request.delivery.channel.is_open:
+            # It may have waited for long. Started here and elsewhere, it could only commit once.
+            raise TurnAbandoned("the channel was lost before the turn was started")
+
         async def load() -> Loaded:
             return await self._store.load(
-                request.ctx_id, request.request_id, epoch=epoch, attempt=attempt, history=self._history
+                *(request.ctx_id, request.request_id),
+                epoch=turn.epoch,
+                attempt=turn.attempt,
+                history=self._history,
+                is_alone=is_alone,
             )
 
         loaded = await while_store_is_away(load)
@@ -157,8 +215,12 @@ class TurnRunner:
             )
         return loaded
 
-    async def _run_and_commit(self, request: Request, loaded: Loaded) -> Context:
-        context, response, older_turns = await self._run_with_retries(request, loaded)
+    async def _run_and_commit(self, turn: _Turn, loaded: Loaded) -> Context:
+        request = turn.request
+        if loaded.reply is not None:
+            logger.info("request %r was committed before: its reply goes out again", request.request_id)
+            return Context.answered(request.ctx_id, loaded.reply, turn=loaded.version)
+        context, response, older_turns = await self._run(turn, loaded)
         turn_id = context.current_turn_id
         if response is not None and self._interface is not None:
             response = await self._interface.sent(response)
@@ -171,68 +233,46 @@ class TurnRunner:
             detail = "the dialog's data cannot be stored"
             raise RequestRejected(Reason.REPLY_INVALID, detail, internal=str(error)) from error
         turns = {**older_turns, turn_id: record}
-        turn = Turn(request.ctx_id, request.request_id, loaded.version, main, turns, reply, loaded.revision)
-        context.commit(await while_store_is_away(self._store.commit, turn))
+        new = Turn(request.ctx_id, request.request_id, loaded.version, main, turns, reply, loaded.revision)
+        context.commit(await while_store_is_away(self._store.commit, new))
         return context
 
-    async def _run_with_retries(self, request: Request, loaded: Loaded) -> _Ran:
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._settings.attempts),
-            wait=wait_random_exponential(multiplier=self._settings.retry_wait, max=30),
-            retry=retry_if_exception_type(_BotFailedError),
-            before_sleep=_log_failure,
-            reraise=True,
-        )
+    async def _run(self, turn: _Turn, loaded: Loaded) -> _Ran:
+        """Run the bot once. Raises `BotFailed`, `Retry` or `Reject`, with its start taken back: it did not crash."""
+        request = turn.request
         message, misc = request.message, request.update_ctx_misc
+        if turn.has_run:
+            # The bot may have changed what it was given before it failed: take it from the wire again.
+            body = decode_body(request.delivery.body)
+            message, misc = self._received(body.message), body.update_ctx_misc
+        turn.has_run = True
+        bot = partial(self._run_bot, request, message, misc, loaded)
         try:
-            async for attempt in retrying:
-                with attempt:
-                    if attempt.retry_state.attempt_number > 1:
-                        # The bot may have changed what it was given before it failed: take it from the wire again.
-                        body = decode_body(request.delivery.body)
-                        message, misc = self._received(body.message), body.update_ctx_misc
-                    ran = await self._run_once(request, message, misc, loaded)
-        except _BotFailedError as error:
-            logger.error("the bot failed on request %r", request.request_id, exc_info=error.__cause__)
-            raise RequestRejected(
-                Reason.HANDLER_FAILED,
-                "the bot failed",
-                internal=repr(error.__cause__),
-                attempts=self._settings.attempts,
-            ) from error.__cause__
-        return ran
-
-    async def _run_once(
-        self, request: Request, message: Message, update_ctx_misc: dict[str, Any] | None, loaded: Loaded
-    ) -> _Ran:
-        try:
-            with stray_cancellations_caught():
-                if isinstance(self._bot, HandlerApp | RunnerApp):
-                    return await self._run_on_context(self._bot, request, message, update_ctx_misc, loaded)
-                return _Ran(*await self._bot.run(request.ctx_id, loaded, message, update_ctx_misc))
-        except RequestRejected:
+            return await self.runs.run(f"bot {request.ctx_id!r}", bot)
+        except (RequestRejected, Reject):
             raise  # What is stored cannot be read, or what the bot left cannot be stored: again, it would be the same.
-        except Exception as error:
-            raise _BotFailedError from error
+        except (Exception, Retry) as error:
+            await while_store_is_away(self._store.forget_start, request.ctx_id, request.request_id, turn.attempt)
+            if isinstance(error, Retry):
+                raise
+            raise BotFailed from error
 
-    async def _run_on_context(
-        self,
-        bot: HandlerApp | RunnerApp,
-        request: Request,
-        message: Message,
-        update_ctx_misc: dict[str, Any] | None,
-        loaded: Loaded,
+    async def _run_bot(
+        self, request: Request, message: Message, update_ctx_misc: dict[str, Any] | None, loaded: Loaded, run: Run
     ) -> _Ran:
+        store = store_of(run, self._store)
+        if not isinstance(self._bot, HandlerApp | RunnerApp):
+            return _Ran(*await self._bot.run(store, request.ctx_id, loaded, message, update_ctx_misc))
         context = records.read_context(request.ctx_id, loaded.version, loaded.main, loaded.turns)
-        context.connect(request.request_id, self._turn_loader(request.ctx_id), self._interface)
+        context.connect(request.request_id, _turn_loader(store, request.ctx_id), self._interface)
         context.misc.update(update_ctx_misc or {})
         turn_id = loaded.version + 1
         context.current_turn_id = turn_id
         context.requests[turn_id] = message
-        if isinstance(bot, HandlerApp):
-            response = await bot.answer(context)
+        if isinstance(self._bot, HandlerApp):
+            response = await self._bot.answer(context, run.thread_started)
         else:
-            ran = await bot.run(message, context.id, update_ctx_misc)
+            ran = await self._bot.run(message, context.id, update_ctx_misc)
             context.misc, response = dict(ran.misc), ran.last_response
         if response is not None:
             context.responses[turn_id] = response
@@ -241,15 +281,12 @@ class TurnRunner:
     def _received(self, message: Message) -> Message:
         return message if self._interface is None else self._interface.received(message)
 
-    def _turn_loader(self, ctx_id: str) -> Callable[[Sequence[int]], Awaitable[Mapping[int, TurnRecord]]]:
-        async def load(turn_ids: Sequence[int]) -> dict[int, TurnRecord]:
-            stored = await while_store_is_away(self._store.read_turns, ctx_id, turn_ids)
-            return {number: records.read_turn(turn) for number, turn in stored.items()}
 
-        return load
+def _turn_loader(store: ContextStore, ctx_id: str) -> Callable[[Sequence[int]], Awaitable[Mapping[int, TurnRecord]]]:
+    async def load(turn_ids: Sequence[int]) -> dict[int, TurnRecord]:
+        async def read() -> dict[int, bytes]:
+            return await store.read_turns(ctx_id, turn_ids)
 
+        return {number: records.read_turn(turn) for number, turn in (await while_store_is_away(read)).items()}
 
-def _log_failure(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    cause = error.__cause__ if error else None
-    logger.warning("the bot failed (attempt %d), running the turn again: %r", state.attempt_number, cause)
+    return load

@@ -11,6 +11,7 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
+from typing import Any
 from uuid import uuid4
 
 from interfaces.brokers import rabbitmq
@@ -33,8 +34,8 @@ class Safeguard(StrEnum):
 class UnfencedStore(RedisStore):
     """Commits to whatever version it finds, and knows no epochs. Requests in the window are still deduplicated."""
 
-    async def load(self, ctx_id: str, request_id: str, *, epoch: int, attempt: str, history: int) -> Loaded:
-        return await super().load(ctx_id, request_id, epoch=1, attempt=attempt, history=history)
+    async def load(self, ctx_id: str, request_id: str, **more: Any) -> Loaded:
+        return await super().load(ctx_id, request_id, **more | {"epoch": 1})
 
     async def commit(self, turn: Turn) -> bytes:
         found = await self.peek(turn.ctx_id, 1)
@@ -46,8 +47,8 @@ class UnfencedStore(RedisStore):
 class ForgetfulStore(RedisStore):
     """Never recognises a request. The fence still stands."""
 
-    async def load(self, ctx_id: str, request_id: str, *, epoch: int, attempt: str, history: int) -> Loaded:
-        return await super().load(ctx_id, str(uuid4()), epoch=epoch, attempt=attempt, history=history)
+    async def load(self, ctx_id: str, request_id: str, **more: Any) -> Loaded:
+        return await super().load(ctx_id, str(uuid4()), **more)
 
     async def commit(self, turn: Turn) -> bytes:
         return await super().commit(replace(turn, request_id=str(uuid4())))

@@ -79,7 +79,7 @@ def test_anything_else_is_refused_with_what_would_do(bot: Any, fault: str) -> No
 async def test_a_handler_answers_with_a_message(bot: Any, answer: str) -> None:
     app = adapt(bot)
     assert isinstance(app, HandlerApp)
-    message = await app.answer(Context(id="ada"))
+    message = await app.answer(Context(id="ada"), lambda _: None)
     assert message is not None
     assert message.text == answer
 
@@ -88,7 +88,7 @@ async def test_an_answer_of_another_type_is_an_error_that_names_it() -> None:
     app = adapt(lambda ctx: 42)
     assert isinstance(app, HandlerApp)
     with pytest.raises(TypeError, match="not int"):
-        await app.answer(Context(id="ada"))
+        await app.answer(Context(id="ada"), lambda _: None)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pydantic_core import from_json, to_json
 from interfaces.brokers import Delivery
 from interfaces.context import Context
 from interfaces.envelope import Request, decode_request, encode_request
-from interfaces.errors import MisuseError, Reason, RequestRejected
+from interfaces.errors import MisuseError, Reason, Reject, RequestRejected, Retry
 from interfaces.messages import Message as OurMessage
 from interfaces.messages import Origin
 from interfaces.topology import Topology
@@ -75,7 +75,7 @@ async def bench() -> AsyncIterator[Bench]:
     bench = Bench()
     yield bench
     for runner in bench.runners:
-        await runner.close()
+        runner.close()
 
 
 def pipeline_of(processing: BaseProcessing | None = None, response: Any = "done", **more: Any) -> Pipeline:
@@ -283,3 +283,29 @@ async def test_only_the_turns_that_the_pipeline_asks_for_are_loaded(bench: Bench
     config = {"labels": 2, "requests": 5, "responses": 1}
     await bench.say(pipeline_of(context_storage=MemoryContextStorage(partial_read_config=config)), "hi", "r1")
     assert asked == [5]
+
+
+async def test_a_script_may_ask_for_another_run_and_give_its_request_up(bench: Bench) -> None:
+    signals: list[BaseException] = [Retry(after=0), Retry(after=0), Reject("not this one")]
+
+    class Signal(BaseResponse):
+        async def call(self, ctx: ChatskyContext) -> Message:
+            raise signals.pop(0)
+
+    with pytest.raises(RequestRejected) as rejected:
+        await bench.say(pipeline_of(response=Signal()), "hello", "r1")
+    assert (rejected.value.reason, rejected.value.detail) == (Reason.REJECTED, "not this one")
+    assert (rejected.value.attempts, signals) == (3, [])
+
+
+async def test_an_error_that_chatsky_swallows_is_no_failure_of_the_turn(bench: Bench) -> None:
+    runs = 0
+
+    class Failing(BaseResponse):
+        async def call(self, ctx: ChatskyContext) -> Message:
+            nonlocal runs
+            runs += 1
+            raise ValueError("inside")
+
+    reply = await bench.say(pipeline_of(response=Failing()), "hello", "r1")
+    assert (reply["status"], reply["turn"], runs) == ("ok", 1, 1)

@@ -76,11 +76,17 @@ class Bench:
         self.runners.append(runner)
         return runner
 
-    async def turn(self, runner: TurnRunner, text: str, request_id: str, **more: Any) -> Context:
-        outgoing = encode_request(Topology(), Message(text), "ctx", request_id=request_id, **more)
+    async def turn(
+        self, runner: TurnRunner, text: str, request_id: str, *, ctx_id: str = "ctx", **more: Any
+    ) -> Context:
+        outgoing = encode_request(Topology(), Message(text), ctx_id, request_id=request_id, **more)
         delivery = Delivery(outgoing.body, outgoing.properties, "", outgoing.routing_key, False, 0, 1, self.channel)
-        self.requests["ctx"] = decode_request(delivery, Topology())
-        return await runner(self.requests["ctx"].message, "ctx", self.requests["ctx"].update_ctx_misc)
+        request = self.requests[ctx_id] = decode_request(delivery, Topology())
+        return await runner(request.message, ctx_id, request.update_ctx_misc)
+
+    async def crashed(self, request_id: str, *, ctx_id: str = "ctx") -> None:
+        """Note a start of this request that nobody finishes."""
+        await self.store.load(ctx_id, request_id, epoch=0, attempt="crashed", history=1)
 
     async def stored(self) -> Loaded:
         found = await self.store.peek("ctx", 100)
@@ -99,7 +105,7 @@ async def bench() -> AsyncIterator[Bench]:
     bench = Bench()
     yield bench
     for runner in bench.runners:
-        await runner.close()
+        runner.close()
 
 
 async def echo(ctx: Context) -> str:
@@ -171,7 +177,7 @@ async def test_a_bot_that_keeps_failing_is_rejected_with_its_attempts_and_no_cou
 
 async def test_a_turn_started_too_often_without_an_end_is_rejected_as_crashing(bench: Bench) -> None:
     for crash in range(bench.settings.crash_limit):
-        await bench.store.load("ctx", "r1", epoch=1, attempt=f"crashed {crash}", history=1)
+        await bench.store.load("ctx", "r1", epoch=1, attempt=f"crashed {crash}", history=1, is_alone=True)
     ran = False
 
     async def bot(ctx: Context) -> str:

@@ -29,11 +29,9 @@ class ChatskyApp:
 
     pipeline: Pipeline
 
-    def turns(
-        self, store: ContextStore, max_turns: int | None, interface: MessengerInterface | None
-    ) -> "PipelineTurns":
-        """What runs it for a worker: contexts in `store`, `interface` as `ctx.pipeline.messenger_interface`."""
-        return PipelineTurns(self.pipeline, store, max_turns, interface)
+    def turns(self, max_turns: int | None, interface: MessengerInterface | None) -> "PipelineTurns":
+        """What runs it for a worker, with `interface` as `ctx.pipeline.messenger_interface`."""
+        return PipelineTurns(self.pipeline, max_turns, interface)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,6 @@ class PipelineTurns:
     """Runs turns of a pipeline."""
 
     pipeline: Pipeline
-    store: ContextStore
     max_turns: int | None
     interface: MessengerInterface | None
 
@@ -52,19 +49,24 @@ class PipelineTurns:
         return max((number for number in wanted if isinstance(number, int)), default=1)
 
     async def run(
-        self, ctx_id: str, loaded: Loaded, message: Message, update_ctx_misc: dict[str, Any] | None
+        self,
+        store: ContextStore,
+        ctx_id: str,
+        loaded: Loaded,
+        message: Message,
+        update_ctx_misc: dict[str, Any] | None,
     ) -> tuple[Context, Message | None, Mapping[int, bytes]]:
-        """Run one turn; the context with this turn in it, the reply, and the older turns' records that were changed.
+        """Run one turn on `store`; the context with this turn in it, the reply, and the older turns' records changed.
 
         The reply is the dialog's last response, as for Chatsky's interfaces: an earlier turn's where this one has none.
 
         Raises `RequestRejected` where what is stored cannot be read, or what the pipeline leaves cannot be stored, and
         whatever the bot raises.
         """
-        dialog = Dialog(ctx_id, loaded, reading(self.store, ctx_id), self.max_turns)
+        dialog = Dialog(ctx_id, loaded, reading(store, ctx_id), self.max_turns)
         await dialog.open()
         own = self.pipeline.context_storage
-        storage = TurnStorage(self.store, dialog=dialog, like=own, max_turns=self.max_turns)
+        storage = TurnStorage(store, dialog=dialog, like=own, max_turns=self.max_turns)
         pipeline = self.pipeline.model_copy(update={"context_storage": storage, "messenger_interface": self.interface})
         await pipeline._run_pipeline(to_chatsky(message), ctx_id, update_ctx_misc)  # noqa: SLF001 - the seed's runner
         context = _context(dialog)

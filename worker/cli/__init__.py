@@ -35,7 +35,7 @@ Exit codes:
   1 failed                         6 connected, yet no consumer: restart
   2 wrong usage or settings        7 stopped with turns still running
   3 the bot cannot be loaded       8 no reply in time
-  4 RabbitMQ refuses what is needed
+  4 RabbitMQ refuses what is needed  9 the bot is stuck: restart
 """
 
 

@@ -13,6 +13,7 @@ import sys
 import click
 
 from interfaces.errors import ExitCode, Fatal
+from worker.cli.blocked_loop import end_where_blocked
 from worker.cli.commands import ALL_FIELDS, Command, examples, tell, with_settings
 from worker.cli.ending import CLOSING_SECONDS, STOP_SIGNALS, end_on_signals, leave, until_ended
 from worker.cli.logs import LEVELS, log_to_stderr
@@ -93,6 +94,7 @@ def _warn_of_memory(settings: Settings) -> None:
 
 async def _supervise(worker: Worker) -> None:
     """Run `worker` until it ends or is told to. Ends the process itself where something of the bot is left running."""
+    end_where_blocked(worker.settings.turn_timeout)
     working = asyncio.create_task(worker.run(), name="worker")
     ending = end_on_signals(worker.stop, working, worker.settings.drain_timeout, "running turns")
     overdue = asyncio.create_task(ending.wait(), name="await the end")
@@ -102,7 +104,7 @@ async def _supervise(worker: Worker) -> None:
         leave(ExitCode.UNFINISHED)
     overdue.cancel()
     error = None if working.cancelled() else working.exception()
-    if error is not None and not worker.unfinished:
+    if error is not None and not worker.unfinished and not worker.left_behind:
         raise error
     if isinstance(error, Fatal):
         tell(error)
@@ -113,7 +115,7 @@ async def _supervise(worker: Worker) -> None:
     if worker.unfinished:
         logger.error("stopped with %d dialogs in a turn: their requests are delivered again", worker.unfinished)
         leave(ExitCode.UNFINISHED)
-    if working.cancelled():
-        # What was cut short may have left tasks of the AMQP client that ignore their cancellation, and the event loop
-        # would wait for each of them.
+    if worker.left_behind or working.cancelled():
+        # Runs of the bot, or tasks of the AMQP client, that ignore their cancellation: the event loop would wait for
+        # each of them.
         leave(ExitCode.OK)

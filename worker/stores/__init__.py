@@ -31,7 +31,8 @@ class Loaded:
     reply: bytes | None
     """The reply already committed under this request's id: publish it, do not run the turn."""
     starts: int
-    """How often the turn of this request was started and never finished, this time included."""
+    """How often the turn of this request was started and never finished, this time included. Above 1, it is a suspect:
+    it may be what ended the process it ran in."""
     revision: int = 0
     """How often the context was edited: changed by something that was no turn."""
 
@@ -111,11 +112,15 @@ class ContextStore(Protocol):
     async def claim(self) -> int:
         """A new epoch, higher than every one given before in this namespace."""
 
-    async def load(self, ctx_id: str, request_id: str, *, epoch: int, attempt: str, history: int) -> Loaded:
+    async def load(
+        self, ctx_id: str, request_id: str, *, epoch: int, attempt: str, history: int, is_alone: bool = False
+    ) -> Loaded:
         """Load a context for a turn, note `epoch` in it, and count the start of this request's turn.
 
-        `attempt` names this try: repeating a load with the same attempt counts nothing. Nothing is counted or noted
-        where the request is already committed. Raises `TurnAbandoned` when the context has seen a higher epoch.
+        A first start is always counted, and those after it only where `is_alone`: a process that ends while others run
+        in it says nothing about this one (docs/decisions/0014). `attempt` names this try: repeating a load with the
+        same attempt counts nothing. Nothing is counted or noted where the request is already committed. Raises
+        `TurnAbandoned` when the context has seen a higher epoch.
         """
 
     async def commit(self, turn: Turn) -> bytes:
@@ -131,8 +136,11 @@ class ContextStore(Protocol):
         Raises `VersionConflict` when the context moved or was edited since it was read.
         """
 
-    async def forget_start(self, ctx_id: str, request_id: str) -> None:
-        """Take back the counted starts of a request whose turn ended without a commit and without a crash."""
+    async def forget_start(self, ctx_id: str, request_id: str, attempt: str | None = None) -> None:
+        """Take back the start counted for `attempt`, which ended without a commit and without a crash, or all starts.
+
+        Starts before it stay counted, so a suspect stays one.
+        """
 
     async def peek(self, ctx_id: str, history: int) -> Loaded | None:
         """Read a context without any effect; `None` where it does not exist. For operators."""

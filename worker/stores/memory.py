@@ -20,7 +20,7 @@ class _Start:
     """The request whose turn was started last and not finished."""
 
     request_id: str
-    attempt: str
+    attempt: str | None
     count: int
 
 
@@ -63,7 +63,9 @@ class MemoryStore:
         """A new epoch, one more than the last."""
         return next(self._epochs)
 
-    async def load(self, ctx_id: str, request_id: str, *, epoch: int, attempt: str, history: int) -> Loaded:
+    async def load(
+        self, ctx_id: str, request_id: str, *, epoch: int, attempt: str, history: int, is_alone: bool = False
+    ) -> Loaded:
         """See `ContextStore.load`."""
         context = self._find(ctx_id)
         if context is None:
@@ -73,7 +75,7 @@ class MemoryStore:
         reply = context.outbox.get(request_id)
         starts = 0
         if reply is None:
-            starts = _count_start(context, request_id, attempt)
+            starts = _count_start(context, request_id, attempt, is_alone=is_alone)
             context.epoch = epoch
             self._touch(ctx_id, context)
         return Loaded(context.version, context.main, context.last_turns(history), reply, starts, context.revision)
@@ -111,11 +113,16 @@ class MemoryStore:
             context.turns.pop(number, None)
         self._touch(edit.ctx_id, context)
 
-    async def forget_start(self, ctx_id: str, request_id: str) -> None:
+    async def forget_start(self, ctx_id: str, request_id: str, attempt: str | None = None) -> None:
         """See `ContextStore.forget_start`."""
         context = self._find(ctx_id)
-        if context is not None and context.start is not None and context.start.request_id == request_id:
+        start = context.start if context is not None else None
+        if context is None or start is None or start.request_id != request_id or attempt not in (None, start.attempt):
+            return
+        if attempt is None or start.count == 1:
             context.start = None
+        else:
+            start.attempt, start.count = None, start.count - 1
 
     async def peek(self, ctx_id: str, history: int) -> Loaded | None:
         """See `ContextStore.peek`."""
@@ -202,11 +209,12 @@ def _require_unmoved(read: Turn | Edit, context: _Context) -> None:
         )
 
 
-def _count_start(context: _Context, request_id: str, attempt: str) -> int:
+def _count_start(context: _Context, request_id: str, attempt: str, *, is_alone: bool) -> int:
     start = context.start
     if start is None or start.request_id != request_id:
-        start = context.start = _Start(request_id, attempt, 1)
-    elif start.attempt != attempt:
-        start.attempt = attempt
-        start.count += 1
-    return start.count
+        context.start = _Start(request_id, attempt, 1)
+        return 1
+    starts = start.count if start.attempt == attempt else start.count + 1
+    if is_alone:
+        start.attempt, start.count = attempt, starts
+    return starts

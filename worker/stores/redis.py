@@ -92,9 +92,12 @@ class RedisStore:
         # The key may expire like all others: the clock alone still gives a higher number, unless it was set back since.
         return int(await self._pipeline.script(_CLAIM, f"{self._namespace}:epoch".encode(), self._ttl))
 
-    async def load(self, ctx_id: str, request_id: str, *, epoch: int, attempt: str, history: int) -> Loaded:
+    async def load(
+        self, ctx_id: str, request_id: str, *, epoch: int, attempt: str, history: int, is_alone: bool = False
+    ) -> Loaded:
         """See `ContextStore.load`. One script call, and one more where a reply is found that must have copies."""
-        arguments = (request_id.encode(), b"%016d" % epoch, attempt.encode(), b"%d" % history, self._ttl)
+        arguments = [request_id.encode(), b"%016d" % epoch, attempt.encode(), b"%d" % history, self._ttl]
+        arguments += [b"%d" % is_alone]
         answer = await self._pipeline.script(_LOAD, self.key(ctx_id), *arguments)
         if answer[0] == b"abandoned":
             raise TurnAbandoned(f"the context was taken over: it has seen epoch {int(answer[1])}, this one is {epoch}")
@@ -130,9 +133,9 @@ class RedisStore:
             raise _conflict(edit, answer)
         await self._confirm(edit.ctx_id)
 
-    async def forget_start(self, ctx_id: str, request_id: str) -> None:
+    async def forget_start(self, ctx_id: str, request_id: str, attempt: str | None = None) -> None:
         """See `ContextStore.forget_start`."""
-        await self._pipeline.script(_FORGET_START, self.key(ctx_id), request_id.encode())
+        await self._pipeline.script(_FORGET_START, self.key(ctx_id), request_id.encode(), (attempt or "").encode())
 
     async def peek(self, ctx_id: str, history: int) -> Loaded | None:
         """See `ContextStore.peek`."""

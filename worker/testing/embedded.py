@@ -82,6 +82,7 @@ class Embedded:
         self._is_stopping = True
         self._process.worker.stop()
         _, left = await asyncio.wait(self._workers, timeout=STOP_SECONDS)
+        left |= {task for task in asyncio.all_tasks() if task.get_name().startswith("bot ")}
         await self._client.close()
         if left:
             raise TimeoutError(f"the bot still runs {STOP_SECONDS:g} s after it was cancelled: does it catch that?")

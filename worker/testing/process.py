@@ -103,12 +103,26 @@ class _Seam:
 
 
 class _StoreSeam(_Seam):
-    async def load(self, ctx_id: str, request_id: str, **more: Any) -> Loaded:
-        await self._process.before("load", request_id)
-        loaded: Loaded = await self._inner.load(ctx_id, request_id, **more)
-        if loaded.reply is None and loaded.starts <= self._process.settings.crash_limit:
-            await self._process.before("run", request_id)
+    def __init__(self, inner: Any, process: Process) -> None:
+        super().__init__(inner, process)
+        # A turn may load more than once: as a suspect, and before each run after a failure. That is one step.
+        self._loaded: set[str] = set()
+        self._run: set[str] = set()
+
+    async def load(self, ctx_id: str, request_id: str, *, attempt: str, **more: Any) -> Loaded:
+        await self._once(self._loaded, attempt, "load", request_id)
+        loaded: Loaded = await self._inner.load(ctx_id, request_id, attempt=attempt, **more)
+        # A suspect runs once it is alone.
+        if loaded.reply is None and (loaded.starts == 1 or more.get("is_alone")):
+            await self._once(self._run, attempt, "run", request_id)
         return loaded
+
+    async def _once(self, seen: set[str], attempt: str, step: Step, request_id: str) -> None:
+        if attempt in seen:
+            await self._process.live()
+            return
+        seen.add(attempt)
+        await self._process.before(step, request_id)
 
     async def commit(self, turn: Turn) -> bytes:
         await self._process.before("commit", turn.request_id)

@@ -11,11 +11,12 @@ import threading
 import traceback
 from collections import deque
 from pathlib import Path
-from types import CoroutineType, FrameType, TracebackType
-from typing import Any, Self
+from types import FrameType, TracebackType
+from typing import Self
 
 import interfaces
 from interfaces.blocking import run_in_daemon_thread
+from worker.bot_runs import await_chain
 
 LINES = 50
 DEEPEST = 5
@@ -59,22 +60,12 @@ class RecentLog(logging.Handler):
 
 def where_the_bot_waits(ctx_id: str) -> str:
     """The bot's own lines that the turn of a context is in now, as in a traceback; empty where it is in none."""
-    lane = next((task for task in asyncio.all_tasks() if task.get_name() == f"lane {ctx_id!r}"), None)
-    frames = _awaiting(lane.get_coro()) if lane is not None else []
+    bot = next((task for task in asyncio.all_tasks() if task.get_name() == f"bot {ctx_id!r}"), None)
+    frames = await_chain(bot.get_coro()) if bot is not None else []
     if any(frame.f_code is run_in_daemon_thread.__code__ for frame, _ in frames):
         frames += _in_the_last_thread()
     theirs = [(frame, line) for frame, line in frames if _is_the_bots(frame)]
     return "".join(traceback.StackSummary.extract(iter(theirs)).format()[-DEEPEST:])
-
-
-def _awaiting(waiting: Any) -> list[tuple[FrameType, int]]:
-    """Frames of a suspended coroutine, from the outermost to what it waits for."""
-    frames: list[tuple[FrameType, int]] = []
-    while isinstance(waiting, CoroutineType):
-        if waiting.cr_frame is not None:
-            frames.append((waiting.cr_frame, waiting.cr_frame.f_lineno))
-        waiting = waiting.cr_await
-    return frames
 
 
 def _in_the_last_thread() -> list[tuple[FrameType, int]]:
