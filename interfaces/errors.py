@@ -5,7 +5,8 @@
     │   ├── BrokerUnavailable
     │   │   ├── PublishNacked
     │   │   ├── PublishTimeout
-    │   │   └── QueueStranded
+    │   │   ├── QueueStranded
+    │   │   └── QueueTaken
     │   ├── StoreUnavailable
     │   ├── AttachmentStoreUnavailable
     │   └── EdgeUnavailable
@@ -101,6 +102,10 @@ class PublishTimeout(BrokerUnavailable):
 
 class QueueStranded(BrokerUnavailable):
     """The one node of a cluster that holds this queue is down. What is in it waits there."""
+
+
+class QueueTaken(BrokerUnavailable):
+    """Somebody else consumes this queue, which only one may do at a time. Wait until they are done."""
 
 
 class StoreUnavailable(Unavailable):

@@ -16,6 +16,7 @@ from interfaces.errors import (
     BrokerUnavailable,
     PublishNacked,
     QueueStranded,
+    QueueTaken,
     SwitchboardError,
     Unroutable,
 )
@@ -63,6 +64,8 @@ def mapped(error: Exception, doing: str) -> SwitchboardError:
         return BrokerRefused(f"{doing}: a permission is missing: {text}{_grant(text)}")
     if isinstance(error, amqp.ChannelPreconditionFailed):
         return BrokerRefused(f"{doing}: it exists with other properties: {text}")
+    if isinstance(error, amqp.ChannelLockedResource):
+        return QueueTaken(f"{doing}: somebody else is at it, and only one may be at a time")
     if is_stranded(error):
         return QueueStranded(f"{doing}: {text}")
     return BrokerUnavailable(f"{doing}: {text}")
