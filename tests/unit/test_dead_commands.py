@@ -1,6 +1,5 @@
 """The surface of `switchboard dead`: what it asks for, filters, times, tables on narrow terminals. No server."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import click
@@ -36,11 +35,12 @@ def invoke(*arguments: str) -> Result:
 
 
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[int]:
+def terminal(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> int:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", str(request.param))
-    yield request.param
+    width: int = request.param
+    return width
 
 
 @pytest.mark.parametrize("name", ["replay", "drop"])
