@@ -6,7 +6,8 @@
     │   │   ├── PublishNacked
     │   │   ├── PublishTimeout
     │   │   ├── BrokerFailed
-    │   │   └── QueueStranded
+    │   │   ├── QueueStranded
+    │   │   └── QueueTaken
     │   ├── StoreUnavailable
     │   ├── AttachmentStoreUnavailable
     │   └── EdgeUnavailable
@@ -114,6 +115,10 @@ class BrokerFailed(BrokerUnavailable):
 
 class QueueStranded(BrokerUnavailable):
     """The one node of a cluster that holds this queue is down. What is in it waits there."""
+
+
+class QueueTaken(BrokerUnavailable):
+    """Somebody else consumes this queue, which only one may do at a time. Wait until they are done."""
 
 
 class StoreUnavailable(Unavailable):

@@ -139,6 +139,12 @@ class Broker(Protocol):
         Raises `BrokerUnavailable` where the queue is missing.
         """
 
+    async def consume_alone(self, queue: str, prefetch: int, deliver: Callable[[Delivery], None]) -> Channel:
+        """As `consume`, but only one broker object at a time gets a queue this way. `consume` is not held back.
+
+        Raises `QueueTaken` while another one has it. Given up with the channel, however that is closed.
+        """
+
     async def queue_state(self, queue: str) -> QueueState | None:
         """State of `queue`, `None` where it does not exist."""
 

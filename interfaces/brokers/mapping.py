@@ -17,6 +17,7 @@ from interfaces.errors import (
     BrokerUnavailable,
     PublishNacked,
     QueueStranded,
+    QueueTaken,
     SwitchboardError,
     Unroutable,
 )
@@ -66,6 +67,8 @@ def mapped(error: Exception, doing: str) -> SwitchboardError:
         return BrokerRefused(f"{doing}: it exists with other properties: {text}")
     if isinstance(error, amqp.ConnectionInternalError):
         return BrokerFailed(f"{doing}: {text}")
+    if isinstance(error, amqp.ChannelLockedResource):
+        return QueueTaken(f"{doing}: somebody else is at it, and only one may be at a time")
     if is_stranded(error):
         return QueueStranded(f"{doing}: {text}")
     return BrokerUnavailable(f"{doing}: {text}")

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from interfaces.brokers import Channel, Delivery, Outgoing, QueueState
 from interfaces.brokers.memory_queue import Arguments, MemoryChannel, MemoryQueue
-from interfaces.errors import BrokerRefused, BrokerUnavailable, PublishNacked, Unroutable
+from interfaces.errors import BrokerRefused, BrokerUnavailable, PublishNacked, QueueTaken, Unroutable
 from interfaces.topology import GENERATIONS_AHEAD, SLOTS, ExchangeKind, Topology, reply_queue_arguments
 
 
@@ -241,6 +241,16 @@ class MemoryBroker:
         channel = MemoryChannel(found, prefetch, deliver)
         found.attach(channel)
         self._channels = [other for other in self._channels if other.is_open] + [channel]
+        return channel
+
+    async def consume_alone(self, queue: str, prefetch: int, deliver: Callable[[Delivery], None]) -> Channel:
+        """Consume `queue` where no other broker object does it this way."""
+        found = self._connected().find_queue(queue)
+        if found is not None and found.taken_by not in (None, self):
+            raise QueueTaken(f"consuming queue {queue!r}: somebody else is at it, and only one may be at a time")
+        channel = await self.consume(queue, prefetch, deliver)
+        if found is not None:
+            found.take_for(self, channel)
         return channel
 
     async def queue_state(self, queue: str) -> QueueState | None:

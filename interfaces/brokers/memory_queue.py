@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from interfaces.brokers import Delivery, Outgoing, Properties, QueueState
+from interfaces.brokers import Channel, Delivery, Outgoing, Properties, QueueState
 
 Arguments = Mapping[str, str | int | bool]
 """A queue's `x-` arguments, as in `interfaces.topology`."""
@@ -124,9 +124,20 @@ class MemoryQueue:
         self._on_unused = on_unused
         self._ready: deque[Entry] = deque()
         self._channels: list[MemoryChannel] = []
+        self._taken: tuple[object, Channel | None] = (None, None)
         self._waking_on: asyncio.AbstractEventLoop | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._unused_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def taken_by(self) -> object | None:
+        """Who consumes it alone, while their channel is open."""
+        owner, channel = self._taken
+        return owner if channel is not None and channel.is_open else None
+
+    def take_for(self, owner: object, channel: Channel) -> None:
+        """Note that `owner` consumes it alone."""
+        self._taken = owner, channel
 
     @property
     def state(self) -> QueueState:

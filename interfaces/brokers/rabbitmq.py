@@ -131,6 +131,18 @@ class RabbitMQBroker:
 
     async def consume(self, queue: str, prefetch: int, deliver: Callable[[Delivery], None]) -> Channel:
         """Consume `queue` on a channel of its own."""
+        return await self._consume(queue, prefetch, deliver)
+
+    async def consume_alone(self, queue: str, prefetch: int, deliver: Callable[[Delivery], None]) -> Channel:
+        """Consume `queue` on a channel that holds a lock: a queue of this connection alone, gone with its consumer.
+
+        Quorum queues do not know exclusive consumers, and an argument of a queue cannot be added later.
+        """
+        return await self._consume(queue, prefetch, deliver, lock=f"{queue}.taken")
+
+    async def _consume(
+        self, queue: str, prefetch: int, deliver: Callable[[Delivery], None], lock: str | None = None
+    ) -> Channel:
         connection = await self._consuming.get()
         async with AsyncExitStack() as undoing:
             with amqp_errors(f"consuming queue {queue!r}"):
@@ -143,6 +155,9 @@ class RabbitMQBroker:
                     deliver(channel.delivered(message))
 
                 await raw.basic_qos(prefetch_count=prefetch)
+                if lock is not None:
+                    await raw.queue_declare(lock, exclusive=True, auto_delete=True)
+                    await raw.basic_consume(lock, _ignore)
                 await raw.basic_consume(queue, on_message)
             undoing.pop_all()
         return channel
@@ -169,6 +184,10 @@ class RabbitMQBroker:
             channel = await declare.raw_channel(connection)
             await channel.queue_delete(name)
             await channel.close()
+
+
+async def _ignore(message: DeliveredMessage) -> None:
+    """Nobody has anything to say to a lock."""
 
 
 def _delivery(message: DeliveredMessage, channel: RabbitMQChannel) -> Delivery:

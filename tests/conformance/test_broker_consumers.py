@@ -5,12 +5,13 @@ import asyncio
 import pytest
 
 from interfaces.brokers import Broker, Delivery, Properties
-from interfaces.errors import BrokerUnavailable
+from interfaces.errors import BrokerUnavailable, QueueTaken
 from interfaces.topology import Topology, slot
 from tests.conformance.broker_probes import (
     WAIT_SECONDS,
     Connect,
     Inbox,
+    eventually,
     holds_messages,
     in_decimal,
     publish_numbers,
@@ -268,3 +269,58 @@ async def test_a_channel_is_verified_while_it_is_open_and_not_once_it_is_closed(
     assert len(inbox.bodies) == 3, "the question must not change the prefetch"
     await channel.close()
     assert not await channel.verify()
+
+
+async def test_only_one_consumes_a_queue_alone_and_what_it_leaves_comes_in_order_to_the_next(
+    connect: Connect, topology: Topology
+) -> None:
+    first, second = await connect(), await connect()
+    queue = await publish_numbers(first, topology, range(6))
+    seen, again = Inbox(), Inbox()
+    channel = await first.consume_alone(topology.dead, 1, Inbox())
+    await channel.close()
+
+    channel = await first.consume_alone(queue, 4, seen)
+    await seen.wait_for(4)
+    with pytest.raises(QueueTaken):
+        await second.consume_alone(queue, 4, again)
+    await channel.ack(seen.deliveries[1])
+    await channel.close()
+
+    async def takes_it() -> bool:
+        try:
+            await second.consume_alone(queue, 10, again)
+        except QueueTaken:
+            return False
+        return True
+
+    await eventually(takes_it, "the queue is free again")
+    await again.wait_for(5)
+    assert again.bodies == [b"0", b"2", b"3", b"4", b"5"]
+    with pytest.raises(QueueTaken):
+        await first.consume_alone(queue, 4, seen)
+    await second.close()
+
+
+async def test_a_queue_is_free_again_when_who_had_it_alone_is_gone(connect: Connect, topology: Topology) -> None:
+    first, second = await connect(), await connect()
+    await first.consume_alone(topology.dead, 1, Inbox())
+    await first.close()
+
+    async def takes_it() -> bool:
+        try:
+            await second.consume_alone(topology.dead, 1, Inbox())
+        except QueueTaken:
+            return False
+        return True
+
+    await eventually(takes_it, "the queue is free again")
+
+
+async def test_consuming_a_missing_queue_alone_is_unavailable_and_leaves_no_lock(
+    connect: Connect, topology: Topology
+) -> None:
+    for broker in (await connect(), await connect()):
+        with pytest.raises(BrokerUnavailable) as raised:
+            await broker.consume_alone(topology.dead + ".missing", 1, Inbox())
+        assert not isinstance(raised.value, QueueTaken)

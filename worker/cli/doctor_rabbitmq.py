@@ -224,5 +224,5 @@ async def _check_dead_letters(broker: RabbitMQBroker, topology: Topology) -> Fin
     state = await broker.queue_state(topology.dead)
     if state is not None and state.messages:
         detail = f"{state.messages} in queue {topology.dead!r}"
-        return warn("dead letters", detail, "look at their x-switchboard-reason headers, mend the bot or the sender")
+        return warn("dead letters", detail, "look at them with `switchboard dead list`, mend the bot or the sender")
     return ok("dead letters", "none")
