@@ -41,7 +41,7 @@ class DeadCommand:
             sys.executable,
             *("-m", "worker.cli", "dead", *arguments),
             cwd=ROOT,
-            env=environ | self._settings | environment,
+            env={**environ, **self._settings, **environment},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from typing import Any
 
 import pytest
 from pamqp import commands
@@ -156,7 +157,7 @@ async def test_what_the_broker_gave_up_is_listed_and_replayed_alike(
     dead: DeadCommand,
 ) -> None:
     request = encode_request(topology, Message("late"), "ada", request_id="ada-late")
-    headers = {"mine": 1}
+    headers: dict[str, Any] = {"mine": 1}
     await wire.channel.basic_publish(
         request.body,
         exchange=request.exchange,

@@ -1,7 +1,7 @@
 """Log lines for people, on standard error: time, level, short name of the logger, message. For `run` and `chat`.
 
-A record begins a line, and whatever else it has, further lines and a traceback, is indented below, whatever a stranger's
-text in it holds: no line of that can pass for one of ours, and nothing in it is a command to the terminal.
+A record begins a line, and whatever else it has, further lines and a traceback, is indented below, whatever a
+stranger's text in it holds: no line of that can pass for one of ours, and nothing in it is a command to the terminal.
 """
 
 import logging
