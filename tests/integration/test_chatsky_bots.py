@@ -13,7 +13,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -24,13 +24,15 @@ from interfaces.client import BrokerClient
 from interfaces.messages import Message
 from interfaces.nested_loops import nested_loops_prevented
 from interfaces.reply_bodies import Reply
-from interfaces.topology import Topology, slot
+from interfaces.topology import Topology
 from tests.bots.chatsky import NAMES
 from tests.bots.chatsky.snapshot import snapshot
 from tests.conformance.broker_probes import delete_everything
 from tests.conformance.store_probes import delete_namespace
 from tests.integration.conftest import SHARDS, Report, StartWorker
+from tests.integration.redis_probes import proxied
 from tests.services.processes import ROOT, WorkerProcess
+from tests.services.proxy import TcpProxy
 from tests.services.turn_watch import TurnWatch
 from worker.members import read_members
 from worker.stores import Retention
@@ -52,6 +54,9 @@ ROUNDS = 2
 
 KILL_BEFORE = 0.6
 """Share of a round's turns within which the kill falls: later, there may be none left."""
+
+DELAY = 0.01
+"""Seconds each way between a worker and Redis: most of a turn's time is between its start and its commit."""
 
 SECONDS = 60
 
@@ -100,48 +105,60 @@ async def hold(client: BrokerClient, ctx_id: str, turns: list[Told]) -> list[str
     return [f"{ctx_id}: {fault}" for fault in faults if fault]
 
 
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """A worker, and its only way to Redis."""
+
+    process: WorkerProcess
+    link: TcpProxy
+
+
 class Killer:
     """Keeps two workers, and kills one of them when it is told to, by SIGKILL in the middle of a turn."""
 
-    def __init__(self, topology: Topology, store: RedisStore, start: Callable[[], Awaitable[WorkerProcess]]) -> None:
-        self._topology = topology
+    def __init__(self, store: RedisStore, start: Callable[[], Awaitable[Victim]]) -> None:
         self._store = store
         self._start = start
-        self._workers: list[WorkerProcess] = []
-        self._owners: dict[str, WorkerProcess] = {}
+        self._workers: list[Victim] = []
 
     async def begin(self) -> None:
         """Wait until there are two workers, and both own shards and wait for those of the other."""
         self._workers += [await self._start() for _ in range(WORKERS - len(self._workers))]
-        await asyncio.gather(*(worker.ready() for worker in self._workers))
+        await asyncio.gather(*(worker.process.ready() for worker in self._workers))
         async with asyncio.timeout(SECONDS):
             while not await self._is_shared():  # noqa: ASYNC110 - what workers say of themselves is to be asked for
                 await asyncio.sleep(0.05)
 
     async def _is_shared(self) -> bool:
         members = {member.pid: member for member in read_members(await self._store.living()).values()}
-        mine = {worker: members[worker.pid] for worker in self._workers if worker.pid in members}
-        self._owners = {queue: worker for worker, member in mine.items() for queue in member.consuming}
-        return len(self._owners) == SHARDS and all(m.consuming and len(m.subscribed) == SHARDS for m in mine.values())
+        mine = [members[worker.process.pid] for worker in self._workers if worker.process.pid in members]
+        owned = {queue for member in mine for queue in member.consuming}
+        return len(owned) == SHARDS and all(m.consuming and len(m.subscribed) == SHARDS for m in mine)
 
     async def kill(self, watch: TurnWatch, turns: int) -> None:
-        """Let so many turns begin, then kill whoever runs the next one, before it is committed."""
-        for _ in range(turns):
-            await watch.next_start()
-        while True:
-            ctx_id, request, port = await watch.next_start()
-            # The connection tells who runs it, where the server is on this machine and not behind a proxy of its own.
-            # What workers say of themselves may be half a second old.
-            owner = self._owners[self._topology.shard_queues[slot(ctx_id) % SHARDS]]
-            worker = next((worker for worker in self._workers if port in worker.ports), owner)
-            await worker.pause()
-            # The turn may be committed already; and while shards move, the owner may be the other worker.
-            if await watch.stands_still(ctx_id, request):
-                break
-            worker.go_on()
-        await worker.kill()
-        self._workers.remove(worker)
+        """Let so many turns begin, then kill whoever has begun one and not committed it."""
+        async with asyncio.timeout(SECONDS):
+            for _ in range(turns):
+                await watch.next_start()
+            # Nothing reaches Redis while the links stand still: what is not committed then never will be.
+            while (victim := await self._in_a_turn(watch)) is None:
+                await watch.next_start()
+        self._workers.remove(victim)
+        await victim.process.kill()
+        await victim.link.close()
+        for worker in self._workers:
+            worker.link.resume()
         self._workers.append(await self._start())
+
+    async def _in_a_turn(self, watch: TurnWatch) -> Victim | None:
+        for worker in self._workers:
+            worker.link.pause()
+        running = await watch.running()
+        victim = next((worker for worker in self._workers if worker.link.ports & running), None)
+        if victim is None:
+            for worker in self._workers:
+                worker.link.resume()
+        return victim
 
 
 async def stored(store: RedisStore, ctx_id: str) -> Told:
@@ -166,21 +183,24 @@ class Bench:
 @asynccontextmanager
 async def bench(name: str, namespace: str, amqp_url: str, redis_url: str, start: StartWorker) -> AsyncIterator[Bench]:
     """A bench for a bot; no worker and nothing in the servers is left of it."""
-    topology, workers = Topology(namespace, SHARDS), list[WorkerProcess]()
+    topology, store = Topology(namespace, SHARDS), RedisStore(redis_url, namespace, Retention())
+    workers, links = list[WorkerProcess](), AsyncExitStack()
 
-    async def start_worker() -> WorkerProcess:
-        workers.append(await start(f"tests.bots.chatsky.{name}:pipeline", namespace=namespace))
-        return workers[-1]
+    async def start_worker() -> Victim:
+        link, via = await links.enter_async_context(proxied(redis_url))
+        link.delay = DELAY
+        workers.append(await start(f"tests.bots.chatsky.{name}:pipeline", namespace=namespace, redis_url=via))
+        return Victim(workers[-1], link)
 
-    store = RedisStore(redis_url, namespace, Retention())
     try:
         async with BrokerClient(amqp_url, namespace=namespace) as client:
             await client._broker.apply(topology)
             await store.open()
-            killer = Killer(topology, store, start_worker)
+            killer = Killer(store, start_worker)
             yield Bench(client, store, killer, lambda: TurnWatch(redis_url, namespace), random.Random(name))
     finally:
         await asyncio.gather(*(worker.kill() for worker in workers))
+        await links.aclose()
         await store.close()
         await delete_everything(amqp_url, topology)
         await delete_namespace(redis_url, namespace)

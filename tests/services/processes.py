@@ -9,7 +9,6 @@ import re
 import signal
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -17,11 +16,6 @@ ROOT = Path(__file__).parents[2]
 READY_SECONDS = 60
 STOP_SECONDS = 60
 LINE_LIMIT = 4 * 1024 * 1024
-
-
-def state_of(pid: int) -> str:
-    """The system's letter for what a process of ours does: T where it stands still, Z where it has ended."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 class WorkerProcess:
@@ -58,16 +52,6 @@ class WorkerProcess:
         return self._process.returncode is None
 
     @property
-    def ports(self) -> set[int]:
-        """This end of its TCP connections over IPv4, as the kernel has them."""
-        sockets = set()
-        for descriptor in Path(f"/proc/{self.pid}/fd").iterdir():
-            with suppress(FileNotFoundError):  # closed since it was listed
-                sockets.add(str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]"))
-        rows = [line.split() for line in Path(f"/proc/{self.pid}/net/tcp").read_text().splitlines()[1:]]
-        return {int(row[1].partition(":")[2], 16) for row in rows if row[9] in sockets}
-
-    @property
     def log(self) -> str:
         """Everything written to standard error so far."""
         return "".join(self._lines)
@@ -89,16 +73,6 @@ class WorkerProcess:
         code = await self._process.wait()
         await self._reading
         return code
-
-    async def pause(self) -> None:
-        """Have it stand still, and return when it does."""
-        self._process.send_signal(signal.SIGSTOP)
-        while state_of(self.pid) not in "TZ":  # noqa: ASYNC110 - the system takes microseconds and tells nobody
-            await asyncio.sleep(0)
-
-    def go_on(self) -> None:
-        """Undo `pause`."""
-        self._process.send_signal(signal.SIGCONT)
 
     async def stop(self) -> int:
         """Ask it to stop in order and wait until it has."""

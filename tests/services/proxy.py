@@ -41,6 +41,12 @@ class TcpProxy:
         """Connections that are open now."""
         return len(self._links)
 
+    @property
+    def ports(self) -> set[int]:
+        """What the server sees as the ports of its clients."""
+        servers = (writers[1] for writers in self._links.values() if len(writers) > 1)
+        return {writer.get_extra_info("sockname")[1] for writer in servers}
+
     async def start(self) -> None:
         """Begin to listen: at first on a free port, after `close` on the same one."""
         self._server = await asyncio.start_server(self._accept, self.host, self.port)

@@ -16,9 +16,6 @@ from redis.asyncio import Redis
 
 from worker.stores.pipelining import Script
 
-STANDS_STILL_AFTER = 0.3
-"""Seconds; a turn of the bots that are watched takes some milliseconds."""
-
 LOAD, COMMIT = Script.named("load").sha.decode(), Script.named("commit").sha.decode()
 CALL = re.compile(
     rf"EVALSHA (?P<script>{LOAD}|{COMMIT}) 1 (?P<namespace>\S+?):ctx:\{{(?P<ctx_id>[^{{}}]*)\}} "
@@ -33,10 +30,11 @@ class TurnWatch:
         self._client = Redis.from_url(redis_url)
         self._namespace = namespace
         self._started: defaultdict[str, set[str]] = defaultdict(set)
+        self._running: dict[str, int] = {}
         self._committed: set[str] = set()
-        self._new: asyncio.Queue[tuple[str, str, int]] = asyncio.Queue()
-        self._last_word = uuid4().hex
-        self._caught_up = asyncio.Event()
+        self._starts = asyncio.Semaphore(0)
+        self._word = uuid4().hex
+        self._read_so_far = asyncio.Event()
         self._opened = AsyncExitStack()
         self._reading: asyncio.Task[None] | None = None
 
@@ -45,24 +43,14 @@ class TurnWatch:
         """Requests whose turn one process had started and not committed, and another one started again."""
         return {request for request, processes in self._started.items() if len(processes) > 1}
 
-    async def next_start(self) -> tuple[str, str, int]:
-        """Wait for the next turn that is started: its context, its request, and the port that Redis was asked from.
+    async def next_start(self) -> None:
+        """Wait for the next turn that is started, the first one being the first since the watch began."""
+        await self._starts.acquire()
 
-        Those committed since are left out.
-        """
-        while True:
-            ctx_id, request, port = await self._new.get()
-            if request not in self._committed:
-                return ctx_id, request, port
-
-    async def stands_still(self, ctx_id: str, request: str) -> bool:
-        """Whether that turn, started by then, is not committed in a time in which anybody else would have done it."""
-        until = asyncio.get_running_loop().time() + STANDS_STILL_AFTER
-        while asyncio.get_running_loop().time() < until:
-            if await self._client.hget(f"{self._namespace}:ctx:{{{ctx_id}}}", "r") != request.encode():
-                return False
-            await asyncio.sleep(0.01)
-        return True
+    async def running(self) -> set[int]:
+        """The ports that Redis was asked from for turns that are not committed by now."""
+        await self._catch_up()
+        return set(self._running.values())
 
     async def __aenter__(self) -> Self:
         monitor = await self._opened.enter_async_context(self._client.monitor())
@@ -87,20 +75,26 @@ class TurnWatch:
         await self._client.aclose()
 
     async def _catch_up(self) -> None:
-        """Wait until everything is read that was called before."""
-        await self._client.echo(self._last_word)
-        async with asyncio.timeout(10):
-            await self._caught_up.wait()
+        """Wait until everything is read that had reached the server before."""
+        # Twice: the server may take the first word before what waited on other connections, and never the second.
+        for _ in range(2):
+            self._word = uuid4().hex
+            self._read_so_far.clear()
+            await self._client.echo(self._word)
+            async with asyncio.timeout(10):
+                await self._read_so_far.wait()
 
     def _note(self, command: str, port: int) -> None:
-        if self._last_word in command:
-            self._caught_up.set()
+        if command.endswith(self._word):
+            self._read_so_far.set()
         call = CALL.match(command)
         if call is None or call["namespace"] != self._namespace:
             return
         if call["script"] == COMMIT:
+            self._running.pop(call["request"], None)
             self._committed.add(call["request"])
         elif call["request"] not in self._committed:
             # An attempt is named after the process and its number in it.
             self._started[call["request"]].add(call["attempt"].partition(".")[0])
-            self._new.put_nowait((call["ctx_id"], call["request"], port))
+            self._running[call["request"]] = port
+            self._starts.release()
