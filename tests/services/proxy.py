@@ -34,6 +34,7 @@ class TcpProxy:
         self._links: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._pauses = 0
         self._dropping = False
 
     @property
@@ -58,6 +59,7 @@ class TcpProxy:
             self._server.close()
             self._server = None
         await self.cut()
+        self._pauses = 0
         self.resume()
 
     async def cut(self) -> None:
@@ -70,7 +72,11 @@ class TcpProxy:
         await asyncio.gather(*links, return_exceptions=True)
 
     def pause(self) -> None:
-        """Stall both directions and keep the connections, as a network that swallows packets. New ones stall too."""
+        """Stall both directions and keep the connections, as a network that swallows packets. New ones stall too.
+
+        Until it was resumed as often: faults that overlap do not end one another.
+        """
+        self._pauses += 1
         self._flowing.clear()
 
     def drop_replies(self) -> None:
@@ -78,9 +84,11 @@ class TcpProxy:
         self._dropping = True
 
     def resume(self) -> None:
-        """Undo `pause` and `drop_replies`."""
+        """Undo one `pause`, and `drop_replies`."""
         self._dropping = False
-        self._flowing.set()
+        self._pauses = max(0, self._pauses - 1)
+        if not self._pauses:
+            self._flowing.set()
 
     async def __aenter__(self) -> Self:
         await self.start()
