@@ -17,7 +17,8 @@ from tests.unit.deliveries import StubChannel
 
 TOPOLOGY = Topology("ns", shards=4)
 CORPUS = load_corpus()
-OF_THE_WIRE = frozenset(Reason) - BY_THE_BOT - {Reason.CONTEXT_INVALID, Reason.CRASHES_WORKER}
+OF_A_TURN = {Reason.CONTEXT_INVALID, Reason.CRASHES_WORKER, Reason.TURN_TIMEOUT, Reason.REJECTED}
+OF_THE_WIRE = frozenset(Reason) - BY_THE_BOT - OF_A_TURN
 
 install()
 
