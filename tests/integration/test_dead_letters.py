@@ -102,6 +102,16 @@ async def test_filters_say_which(
     assert [letter["request_id"] for letter in await dead.listed(*arguments)] == ids
 
 
+async def test_a_smaller_scan_than_before_moves_what_it_held_behind_the_rest(
+    broker: RabbitMQBroker, topology: Topology, dead: DeadCommand
+) -> None:
+    """What the page says it does: a quorum queue puts what comes back behind all else that came back."""
+    await bury_three(broker, topology)
+    await dead("list")
+    await dead("list", "--scan", "1")
+    assert [letter["request_id"] for letter in await dead.listed()] == ["bob-1", "ada-2", "ada-0"]
+
+
 async def test_a_filter_says_what_is_replayed_and_what_is_dropped(
     broker: RabbitMQBroker, topology: Topology, dead: DeadCommand
 ) -> None:
@@ -119,12 +129,16 @@ async def test_looking_and_trying_change_nothing(
 ) -> None:
     """Byte for byte, and in the same order."""
     await bury_three(broker, topology)
-    before = as_bytes(await wire.take_all(topology.dead))
+    taken = await wire.take_all(topology.dead)
+    before = as_bytes(taken)
     assert len(before) == 3
-    await bury_three_again(wire, topology, before)
+    for each in taken:
+        await wire.channel.basic_publish(
+            each.body, exchange=topology.dead, routing_key=each.routing_key, properties=each.properties
+        )
 
-    await dead("list")
     await dead("list", "--scan", "1")
+    await dead("list")
     await dead("show", "ada-0")
     await dead("show", "nobody", code=ExitCode.FAILED)
     await dead("export", str(tmp_path / "lines"))
@@ -139,13 +153,6 @@ async def test_looking_and_trying_change_nothing(
     await holds_messages(broker, topology.dead, 3)
     assert as_bytes(await wire.take_all(topology.dead)) == before
     assert [await wire.count(queue) for queue in topology.shard_queues] == [0] * topology.shards
-
-
-async def bury_three_again(wire: Wire, topology: Topology, messages: list[tuple[bytes, bytes, str]]) -> None:
-    for body, properties, key in messages:
-        given = commands.Basic.Properties()
-        given.unmarshal(properties)  # type: ignore[call-arg,arg-type]  # pamqp says it is a class method
-        await wire.channel.basic_publish(body, exchange=topology.dead, routing_key=key, properties=given)
 
 
 async def bury_the_hostile(wire: Wire, topology: Topology) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pamqp import commands
 
+from interfaces.brokers import Delivery
 from interfaces.brokers.rabbitmq import RabbitMQBroker
 from interfaces.client import BrokerClient
 from interfaces.envelope import encode_request
@@ -168,8 +169,16 @@ async def test_what_the_broker_gave_up_is_listed_and_replayed_alike(
     [letter] = await dead.listed("--reason", "expired", "--context", "ada")
     assert (letter["request_id"], letter["worker"]) == ("ada-late", None)
     await dead("replay", "ada-late")
-    [seen] = await wire.take_all(topology.queue_of(int(request.routing_key)))
-    assert (seen.body, seen.properties.headers, seen.properties.expiration) == (request.body, headers, None)
+    arrived: list[Delivery] = []
+    channel = await broker.consume(topology.queue_of(int(request.routing_key)), 1, arrived.append)
+
+    async def is_back() -> bool:
+        return bool(arrived)
+
+    await eventually(is_back, "the request is back")
+    await channel.close()
+    [back] = arrived
+    assert (back.body, back.properties.headers, back.properties.expiration) == (request.body, headers, None)
 
 
 async def test_a_worker_that_stops_for_a_while_gets_them_when_it_is_back(

@@ -12,7 +12,7 @@ from typing import IO
 import click
 
 from interfaces.brokers import Broker
-from interfaces.errors import ExitCode, HeadersTooLarge, MisuseError, SwitchboardError
+from interfaces.errors import ExitCode, HeadersTooLarge, SwitchboardError
 from interfaces.topology import Topology
 from worker.cli.commands import BROKER_FIELDS, examples, with_settings
 from worker.cli.dead_filters import Filter, with_filter
@@ -102,7 +102,7 @@ def _new_file(name: str) -> Iterator[IO[str]]:
         return
     file, unfinished = Path(name), Path(f"{name}.part")
     if file.exists():
-        raise MisuseError(f"{name} exists: it may be all that is left of other dead letters. Give another name")
+        raise click.UsageError(f"{name} exists: it may be all that is left of other dead letters. Give another name")
     try:
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as lines:
@@ -111,7 +111,7 @@ def _new_file(name: str) -> Iterator[IO[str]]:
             os.fsync(descriptor)
         unfinished.rename(file)
     except OSError as error:
-        raise MisuseError(f"{name} cannot be written: {error.strerror}") from error
+        raise click.UsageError(f"{name} cannot be written: {error.strerror}") from error
     finally:
         unfinished.unlink(missing_ok=True)
 
