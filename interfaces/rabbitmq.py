@@ -50,9 +50,8 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
     `worker.Worker` each turn is committed exactly once.
 
     :param url: `amqp://`, `amqps://` (nodes of a cluster separated by commas), or `memory://` inside this process.
-    :param topology: namespace and number of shards.
+    :param topology: namespace, number of shards, prefetch.
     :param broker: a broker to use instead of `url`; it is opened here and closed with the interface.
-    :param prefetch: unacknowledged requests per shard at most.
     :param batch_size: requests per poll at most.
     :param concurrency: turns that run at a time at most.
     :param drain_timeout: seconds that running turns have to finish when the interface stops.
@@ -66,7 +65,6 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         *,
         topology: Topology | None = None,
         broker: Broker | None = None,
-        prefetch: int = 64,
         batch_size: int = 64,
         concurrency: int = 256,
         drain_timeout: float = 20.0,
@@ -80,7 +78,6 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         self._queues = queues or RequestQueues(self._broker, topology or Topology())
         super().__init__(self._broker, self.topology, attachments_directory, attachments)
         self.name = f"{self.id}-{uuid4().hex[:8]}"
-        self._prefetch = prefetch
         self._batch_size = batch_size
         self._concurrency = concurrency
         self._drain_timeout = drain_timeout
@@ -220,8 +217,8 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         await asyncio.sleep(timeout)
 
     def _keep(self, queue: str) -> KeptConsumer:
-        mend = partial(self._queues.mend, queue)
-        return KeptConsumer(self._broker, queue, self._prefetch, self._on_delivery, declare=mend, watch=self._watch)
+        mend, prefetch = partial(self._queues.mend, queue), self._queues.prefetch(queue)
+        return KeptConsumer(self._broker, queue, prefetch, self._on_delivery, declare=mend, watch=self._watch)
 
     def _on_delivery(self, delivery: Delivery) -> None:
         self._arrived.append(delivery)

@@ -16,6 +16,10 @@ class RequestQueues:
         self.topology = topology
         """The last generation, the one that requests are published to."""
 
+    def prefetch(self, queue: str) -> int:
+        """Unacknowledged requests that a consumer of `queue` holds at most; see `Topology.prefetch`."""
+        return self.topology.prefetch
+
     async def open(self) -> None:
         """Declare everything."""
         await self._broker.apply(self.topology)

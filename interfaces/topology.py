@@ -33,6 +33,10 @@ DEFAULT_MAX_LENGTH = 1_000_000
 """Requests a shard queue holds before publishers are refused (nack), rather than the broker's disk filling up."""
 
 
+DEFAULT_PREFETCH = 64
+MAX_PREFETCH = 1000
+
+
 def slot(ctx_id: str) -> int:
     """Slot of a context: CRC-32 (IEEE) of the id's UTF-8 bytes, modulo 1024."""
     return zlib.crc32(ctx_id.encode()) % SLOTS
@@ -58,6 +62,12 @@ class Topology:
     shards: int = 8
     generation: int = 1
     max_length: int = DEFAULT_MAX_LENGTH
+    prefetch: int = DEFAULT_PREFETCH
+    """Unacknowledged requests that the consumer of a request queue holds at most: the same for all who ever consume it.
+
+    A quorum queue keeps what comes back in a line before all else, and puts what comes back once more at the end of
+    that line: a consumer that holds less than one before it turns the order around when it closes.
+    """
 
     @property
     def requests_exchange(self) -> str:

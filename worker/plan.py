@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from interfaces.errors import StoreRefused
-from interfaces.topology import MAX_SHARDS, Topology
+from interfaces.topology import DEFAULT_PREFETCH, MAX_PREFETCH, MAX_SHARDS, Topology
 
 
 class Generation(BaseModel):
@@ -22,10 +22,11 @@ class Generation(BaseModel):
 
     number: int = Field(ge=1)
     shards: int = Field(ge=1, le=MAX_SHARDS)
+    prefetch: int = Field(default=DEFAULT_PREFETCH, ge=1, le=MAX_PREFETCH)
 
     def of(self, topology: Topology) -> Topology:
         """The same topology with the queues of this generation."""
-        return replace(topology, generation=self.number, shards=self.shards)
+        return replace(topology, generation=self.number, shards=self.shards, prefetch=self.prefetch)
 
 
 class Plan(BaseModel):
@@ -48,7 +49,8 @@ class Plan(BaseModel):
     @classmethod
     def of(cls, topology: Topology) -> "Plan":
         """The plan of a namespace in which nothing changes."""
-        return cls(current=Generation(number=topology.generation, shards=topology.shards))
+        current = Generation(number=topology.generation, shards=topology.shards, prefetch=topology.prefetch)
+        return cls(current=current)
 
     @classmethod
     def read(cls, stored: bytes) -> "Plan":
@@ -62,9 +64,11 @@ class Plan(BaseModel):
         """The plan as it is stored."""
         return self.model_dump_json().encode()
 
-    def moved_to(self, shards: int) -> "Plan":
-        """The plan that begins a change to another number of shards."""
-        following = Generation(number=self.current.number + 1, shards=shards)
+    def moved_to(self, shards: int, prefetch: int | None = None) -> "Plan":
+        """The plan that begins a change to another number of shards, or to another prefetch."""
+        following = Generation(
+            number=self.current.number + 1, shards=shards, prefetch=prefetch or self.current.prefetch
+        )
         return Plan(current=following, previous=self.current, moving=True)
 
     def retiring(self) -> "Plan":

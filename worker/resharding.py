@@ -65,13 +65,15 @@ class Resharding:
         """Requests that came to an old queue after its marker. They were published again, so one of a context that
         had others since may have lost its place."""
 
-    async def run(self, shards: int) -> Plan:
+    async def run(self, shards: int, prefetch: int | None = None) -> Plan:
         """Change to `shards`, or finish a change to it that was begun; the plan afterwards.
+
+        `prefetch` is that of the new queues; as before where it is `None`.
 
         Raises `MisuseError` where a change to another number is under way, and `Unavailable` or `BrokerRefused` where
         a server is away or refuses: then the same call goes on where this one ended.
         """
-        plan = await self._begin(shards)
+        plan = await self._begin(shards, prefetch)
         if plan.previous is None:
             return plan
         previous, current = plan.previous.of(self._first), plan.current.of(self._first)
@@ -82,17 +84,18 @@ class Resharding:
         await self._retire(previous)
         return await self._change(plan, plan.settled())
 
-    async def _begin(self, shards: int) -> Plan:
+    async def _begin(self, shards: int, prefetch: int | None) -> Plan:
         plan, _ = await read_or_make_plan(self._broker, self._store, self._first)
-        if plan.previous is not None and plan.current.shards != shards:
+        is_asked_for = plan.current.shards == shards and prefetch in (None, plan.current.prefetch)
+        if plan.previous is not None and not is_asked_for:
             raise MisuseError(
                 f"a change from {plan.previous.shards} to {plan.current.shards} shards is under way: finish it first, "
                 f"with `switchboard topology reshard --shards {plan.current.shards}`"
             )
-        if plan.current.shards == shards:
+        if is_asked_for:
             return plan
         # Before anything is declared: a worker that starts in between must not take the new queues for a mistake.
-        return await self._change(plan, plan.moved_to(shards))
+        return await self._change(plan, plan.moved_to(shards, prefetch))
 
     async def _change(self, plan: Plan, new: Plan) -> Plan:
         if not await self._store.change_plan(plan.write(), new.write()):

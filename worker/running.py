@@ -53,11 +53,10 @@ class Worker:
             self.settings.amqp_url.get_secret_value(), publish_timeout=self.settings.publish_timeout
         )
         self._transfer = open_transfer(self.settings)
-        generations = Generations(broker, self._store, self.settings.topology)
+        generations = Generations(broker, self._store, self.settings.topology, self.settings.outbox)
         self._interface = RabbitMQMessengerInterface(
             broker=broker,
             queues=generations,
-            prefetch=self.settings.prefetch,
             batch_size=self.settings.batch_size,
             concurrency=self.settings.concurrency,
             drain_timeout=self.settings.drain_timeout,
@@ -117,15 +116,18 @@ class Worker:
     async def _open_servers(self) -> None:
         await patiently("Redis", self._store.open)
         await patiently("RabbitMQ", self._interface.open)
-        asked_for, used = self.settings.shards, self._interface.topology.shards
-        if "shards" in self.settings.model_fields_set and asked_for != used:
+        used = self._interface.topology
+        if "shards" in self.settings.model_fields_set and self.settings.shards != used.shards:
             logger.warning(
                 "SWITCHBOARD_SHARDS is %d, and namespace %r has %d shards: those are used. To change them on the live "
                 "system, run `switchboard topology reshard --shards %d`",
-                asked_for,
-                self.settings.namespace,
-                used,
-                asked_for,
+                *(self.settings.shards, used.namespace, used.shards, self.settings.shards),
+            )
+        if "prefetch" in self.settings.model_fields_set and self.settings.prefetch != used.prefetch:
+            logger.warning(
+                "SWITCHBOARD_PREFETCH is %d, and namespace %r has a prefetch of %d: that is used. To change it on the "
+                "live system, run `switchboard topology reshard --shards %d --prefetch %d`",
+                *(self.settings.prefetch, used.namespace, used.prefetch, used.shards, self.settings.prefetch),
             )
 
     async def _work(self) -> None:

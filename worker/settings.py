@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from interfaces.attachment_store import check_url
 from interfaces.brokers.nodes import node_urls, require_one_broker
 from interfaces.errors import SettingsInvalid
-from interfaces.topology import DEFAULT_MAX_LENGTH, MAX_SHARDS, Topology
+from interfaces.topology import DEFAULT_MAX_LENGTH, DEFAULT_PREFETCH, MAX_PREFETCH, MAX_SHARDS, Topology
 from worker.stores import Durability
 from worker.stores.address import CLUSTER, SENTINEL, UNREADABLE, parse_address
 
@@ -49,7 +49,12 @@ class Settings(BaseSettings):
     max_length: int = Field(
         default=DEFAULT_MAX_LENGTH, ge=1, description="Requests a shard holds before publishers are refused."
     )
-    prefetch: int = Field(default=64, ge=1, le=1000, description="Unacknowledged requests per shard at most.")
+    prefetch: int = Field(
+        default=DEFAULT_PREFETCH,
+        ge=1,
+        le=MAX_PREFETCH,
+        description="Unacknowledged requests per shard at most, to begin with; `topology reshard` changes it.",
+    )
     batch_size: int = Field(default=64, ge=1, le=10_000, description="Requests taken per poll at most.")
     concurrency: int = Field(default=256, ge=1, le=10_000, description="Turns that run at a time at most.")
     history: int = Field(default=10, ge=1, le=1000, description="Turns loaded with a context; older ones on demand.")
@@ -158,7 +163,9 @@ class Settings(BaseSettings):
     @property
     def topology(self) -> Topology:
         """What is declared on the broker."""
-        return Topology(namespace=self.namespace, shards=self.shards, max_length=self.max_length)
+        return Topology(
+            namespace=self.namespace, shards=self.shards, max_length=self.max_length, prefetch=self.prefetch
+        )
 
     @property
     def environment(self) -> dict[str, str]:

@@ -12,7 +12,7 @@ from interfaces.brokers import Outgoing, Properties, QueueState
 from interfaces.brokers.memory import MemoryBroker, MemoryServer
 from interfaces.client import BrokerClient
 from interfaces.context import Context
-from interfaces.errors import BrokerUnavailable, MisuseError, StoreUnavailable
+from interfaces.errors import BrokerUnavailable, MisuseError, SettingsInvalid, StoreUnavailable
 from interfaces.markers import marker
 from interfaces.topology import SLOTS, Topology, slot
 from tests.conformance.broker_probes import Inbox, eventually
@@ -216,7 +216,8 @@ async def test_two_operators_who_begin_at_once_do_not_both_change_the_plan() -> 
     bench = Bench()
     await bench.broker.open()
     outcomes = await asyncio.gather(
-        *(Resharding(bench.broker, bench.store, BEFORE)._begin(shards) for shards in (3, 4)), return_exceptions=True
+        *(Resharding(bench.broker, bench.store, BEFORE)._begin(shards, None) for shards in (3, 4)),
+        return_exceptions=True,
     )
     assert sum(isinstance(outcome, MisuseError) for outcome in outcomes) == 1
 
@@ -226,6 +227,17 @@ async def test_the_number_in_use_is_no_change() -> None:
     await bench.broker.open()
     assert await Resharding(bench.broker, bench.store, BEFORE).run(2) == Plan.of(BEFORE)
     assert await bench.broker.queue_state(AFTER.shard_queue(0)) is None
+
+
+async def test_another_prefetch_is_a_change_like_another_number_of_shards() -> None:
+    bench = Bench()
+    await bench.broker.open()
+    async with working(bench, outbox=8, prefetch=4):
+        assert (await Resharding(bench.broker, bench.store, BEFORE).run(2, 4)).current.number == 1
+        plan = await Resharding(bench.broker, bench.store, BEFORE).run(2, 8)
+        assert plan == Plan(current=Generation(number=2, shards=2, prefetch=8))
+    with pytest.raises(SettingsInvalid, match=r"SWITCHBOARD_OUTBOX \(4\) must be at least the prefetch .*'ns' \(8\)"):
+        await Worker(note, Settings(namespace="ns", outbox=4, prefetch=4), broker=bench.broker, store=bench.store).run()
 
 
 async def test_a_request_that_comes_to_an_old_queue_after_its_marker_is_published_again() -> None:
@@ -307,7 +319,7 @@ async def test_a_marker_where_nothing_changes_is_taken_away_and_means_nothing() 
 
 async def test_a_worker_repeats_its_note_where_the_store_was_set_back() -> None:
     bench = Bench()
-    generations = Generations(bench.broker, bench.store, BEFORE)
+    generations = Generations(bench.broker, bench.store, BEFORE, outbox=128)
     await bench.broker.open()
     await bench.store.change_plan(None, Plan.of(BEFORE).moved_to(3).write())
     await generations.passed(BEFORE.shard_queue(0))

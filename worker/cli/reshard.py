@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from interfaces.errors import Unavailable
-from interfaces.topology import MAX_SHARDS
+from interfaces.topology import MAX_PREFETCH, MAX_SHARDS
 from worker.cli.commands import RESHARD_FIELDS, Command, examples, with_settings
 from worker.cli.output import print_line
 from worker.cli.servers import opened_broker, opened_store
@@ -25,14 +25,21 @@ UNFINISHED = "the change is not finished, and contexts wait for it: run the same
 @click.command(
     "reshard",
     cls=Command,
-    epilog=examples("switchboard topology reshard --shards 32"),
+    epilog=examples(
+        "switchboard topology reshard --shards 32", "switchboard topology reshard --shards 32 --prefetch 16"
+    ),
 )
 @click.option(
     "--shards", "shards", type=click.IntRange(1, MAX_SHARDS), required=True, help="Request queues from now on."
 )
+@click.option(
+    "--prefetch",
+    type=click.IntRange(1, MAX_PREFETCH),
+    help="Unacknowledged requests per shard from now on; as before where it is not given.",
+)
 @with_settings(*RESHARD_FIELDS)
-def command(shards: int, settings: Settings) -> None:
-    """Change the number of shards, while publishers publish and workers work.
+def command(shards: int, prefetch: int | None, settings: Settings) -> None:
+    """Change the number of shards, or their prefetch, while publishers publish and workers work.
 
     Order is kept and nothing is lost. A context waits for a few seconds, from when its slot has moved until the queue
     it was in before is worked off; so workers must be running. Where this is interrupted, by whatever, run it again.
@@ -40,7 +47,7 @@ def command(shards: int, settings: Settings) -> None:
     began = time.monotonic()
     with _shown() as tell:
         try:
-            plan, stragglers = asyncio.run(_reshard(settings, shards, tell))
+            plan, stragglers = asyncio.run(_reshard(settings, shards, prefetch, tell))
         except (KeyboardInterrupt, Unavailable):
             print_line(("! ", "yellow"), UNFINISHED, err=True)
             raise
@@ -52,10 +59,12 @@ def command(shards: int, settings: Settings) -> None:
         print_line(("! ", "yellow"), f"{stragglers} requests came late to an old queue and were published again")
 
 
-async def _reshard(settings: Settings, shards: int, tell: Callable[[Progress], None]) -> tuple[Plan, int]:
+async def _reshard(
+    settings: Settings, shards: int, prefetch: int | None, tell: Callable[[Progress], None]
+) -> tuple[Plan, int]:
     async with opened_broker(settings) as broker, opened_store(settings) as store:
         resharding = Resharding(broker, store, settings.topology, tell)
-        return await resharding.run(shards), resharding.stragglers
+        return await resharding.run(shards, prefetch), resharding.stragglers
 
 
 @contextmanager
