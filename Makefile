@@ -16,7 +16,7 @@ demo: $(ENV) ## start the embedded worker with an example bot, show real dialogs
 
 .PHONY: test
 test: $(ENV) ## every test, with servers from the environment, containers or local processes
-	$(PYTHON) -m pytest tests -q
+	$(PYTHON) -m pytest tests -q --numprocesses 2 --dist loadfile
 
 .PHONY: check
 check: lint types size ## everything a change must pass besides the tests

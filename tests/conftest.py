@@ -6,7 +6,7 @@ for them. What cannot be had is an error in each test that needs it, never a ski
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -54,6 +54,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             session.config.stash[AMQPLIB] = install_amqplib()
         except CannotProvide as error:
             session.config.stash[AMQPLIB] = error
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    # Logged lone surrogates cannot travel from the process that ran the test to the one that shows its outcome.
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

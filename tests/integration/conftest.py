@@ -20,15 +20,22 @@ from worker.stores import Retention
 from worker.stores.redis import RedisStore
 
 SHARDS = 4
-FIGURES = pytest.StashKey[list[str]]()
+FIGURE = "figure"
 
 StartWorker = Callable[..., Awaitable[WorkerProcess]]
 StartFaultyWorker = Callable[[str, Where, str], Awaitable[WorkerProcess]]
 Report = Callable[[str], None]
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    figures = config.stash.get(FIGURES, [])
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    figures = [
+        f"{report.location[2]}: {figure}"
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, figure in report.user_properties
+        if name == FIGURE
+    ]
     if figures:
         terminalreporter.section("figures")
         for figure in figures:
@@ -40,7 +47,7 @@ def report(request: pytest.FixtureRequest) -> Report:
     """Adds a line to the figures that are shown at the end of the run."""
 
     def report(figure: str) -> None:
-        request.config.stash.setdefault(FIGURES, []).append(f"{request.node.name}: {figure}")
+        request.node.user_properties.append((FIGURE, figure))
 
     return report
 
