@@ -41,12 +41,18 @@ UNAVAILABLE: tuple[type[Exception], ...] = (
 UNAVAILABLE_CODES = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "UNBLOCKED", "UNKILLABLE"})
 """First words of temporary error replies for which redis-py has no class."""
 
+NO_PASSWORD = ("Authentication required", "unauthenticated multibulk length", "unauthenticated bulk length")
+"""Until somebody has logged in, Redis reads no command of more than ten words or 16 KiB: it says so instead of
+NOAUTH."""
+
 
 def store_error(error: Exception) -> SwitchboardError:
     """The error to raise instead of `error`, a `RedisError` or `OSError`. The caller raises it `from error`."""
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, redis.MovedError):
         return StoreRefused(f"{text}: this is one node of a Redis Cluster, which is named by redis+cluster://")
+    if any(sign in text for sign in NO_PASSWORD):
+        return StoreRefused(f"{text}: Redis asks for a password, and SWITCHBOARD_REDIS_URL gives none")
     if isinstance(error, REFUSED):
         return StoreRefused(text)
     if isinstance(error, UNAVAILABLE):
