@@ -34,6 +34,8 @@ class RabbitMQChannel:
 
     def __init__(self, channel: AbstractChannel, queue: str, prefetch: int) -> None:
         self.queue = queue
+        self.has_begun = False
+        """Set once the broker has taken the consumer; a channel that it closes before is told by the attempt."""
         self._channel = channel
         self._prefetch = prefetch
         self._unsettled: dict[int, float] = {}
@@ -85,7 +87,7 @@ class RabbitMQChannel:
     def _on_closed(self, closing: "asyncio.Future[Any]") -> None:
         error = None if closing.cancelled() else closing.exception()
         # Only what the broker says of this channel: a lost connection closes all, and is told by who makes it anew.
-        if isinstance(error, ChannelClosed) and self.is_open:
+        if isinstance(error, ChannelClosed) and self.has_begun and self.is_open:
             logger.warning("the broker closed the channel that consumes %s: %s", self.queue, describe(error))
         self._closed.set()
 
@@ -171,6 +173,7 @@ class RabbitMQBroker:
                     await raw.queue_declare(lock, exclusive=True, auto_delete=True)
                     await raw.basic_consume(lock, _ignore)
                 await raw.basic_consume(queue, on_message)
+            channel.has_begun = True
             undoing.pop_all()
         return channel
 

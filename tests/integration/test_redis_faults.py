@@ -266,14 +266,25 @@ async def test_what_was_allowed_is_waited_for_and_refused_for_good_after_a_while
     await store._pipeline.clients[0].connection_pool.disconnect()
     with pytest.raises(StoreUnavailable, match="refused what was allowed before"):
         await load(store, "r2")
-    with pytest.raises(StoreRefused):
-        await store.claim()  # never tried while it was allowed
+    with pytest.raises(StoreUnavailable, match="refused what was allowed before"):
+        await store.claim()  # a first call, by somebody who was let in before
     monkeypatch.setattr(refusals, "REFUSED_SECONDS", 0.0)
     with pytest.raises(StoreRefused, match="Authentication"):
         await load(store, "r2")
     monkeypatch.undo()
     await client.execute_command("ACL", "SETUSER", "default", "nopass")  # type: ignore[no-untyped-call]  # as above
     assert (await load(store, "r2")).starts == 1
+
+
+async def test_a_permission_that_was_never_there_is_refused_at_once(own: tuple[Redis, RedisStore]) -> None:
+    client, store = own
+    await client.execute_command("ACL", "SETUSER", "default", "resetkeys", f"~{store._workers.decode()}")  # type: ignore[no-untyped-call]  # as above
+    try:
+        await store.announce("worker", b"info", 5)
+        with pytest.raises(StoreRefused, match="NoPermissionError"):
+            await load(store, "r1")
+    finally:
+        await client.execute_command("ACL", "SETUSER", "default", "allkeys")  # type: ignore[no-untyped-call]  # as above
 
 
 @pytest.mark.parametrize(("version", "accepted"), [("6.2.14", False), ("7.0.0", True), ("7.2.4", True), ("10.1", True)])

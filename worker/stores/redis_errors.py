@@ -51,7 +51,7 @@ def store_error(error: Exception) -> SwitchboardError:
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, redis.MovedError):
         return StoreRefused(f"{text}: this is one node of a Redis Cluster, which is named by redis+cluster://")
-    if any(sign in text for sign in NO_PASSWORD):
+    if _asks_for_password(error):
         return StoreRefused(f"{text}: Redis asks for a password, and SWITCHBOARD_REDIS_URL gives none")
     if isinstance(error, REFUSED):
         return StoreRefused(text)
@@ -63,3 +63,12 @@ def store_error(error: Exception) -> SwitchboardError:
     if code == "WRONGTYPE":
         return RequestRejected(Reason.CONTEXT_INVALID, "the key of this context holds something that is not a context")
     return StoreRefused(text)
+
+
+def is_login_refused(error: Exception) -> bool:
+    """Whether Redis refuses whoever this process is, rather than the one call."""
+    return isinstance(error, redis.AuthenticationError) or _asks_for_password(error)
+
+
+def _asks_for_password(error: Exception) -> bool:
+    return any(sign in str(error) for sign in NO_PASSWORD)

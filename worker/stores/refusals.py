@@ -13,6 +13,10 @@ REFUSED_SECONDS: Final = 60.0
 in its place can."""
 
 
+LOGIN: Final = b""
+"""The kind of all calls together: a refused login concerns also what this process has not called yet."""
+
+
 class Refusals:
     """Which kinds of calls were allowed, and since when they are refused."""
 
@@ -22,7 +26,7 @@ class Refusals:
 
     def note_allowed(self, kind: bytes) -> None:
         """The server has carried such a call out."""
-        self._refused_since[kind] = None
+        self._refused_since[kind] = self._refused_since[LOGIN] = None
 
     def may_pass(self, kind: bytes) -> bool:
         """Note a refusal; whether it is to be waited out."""

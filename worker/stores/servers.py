@@ -15,8 +15,8 @@ from redis.exceptions import RedisError
 from interfaces.errors import StoreRefused, StoreUnavailable
 from worker.stores.durability import Confirmation, refuse_without_disk
 from worker.stores.pipelining import Command, Script, TickPipeline
-from worker.stores.redis_errors import store_error
-from worker.stores.refusals import Refusals
+from worker.stores.redis_errors import is_login_refused, store_error
+from worker.stores.refusals import LOGIN, Refusals
 
 CONNECTIONS: Final = 4
 """Connections of one pipeline: while one batch of calls is being answered, the next ones can already travel."""
@@ -94,7 +94,7 @@ class Servers(ABC):
             self._refusals.note_allowed(kind)
             return answer
         error = store_error(answer)
-        if isinstance(error, StoreRefused) and self._refusals.may_pass(kind):
+        if isinstance(error, StoreRefused) and self._refusals.may_pass(LOGIN if is_login_refused(answer) else kind):
             raise StoreUnavailable(f"refused what was allowed before: {error}") from answer
         raise error from answer
 
