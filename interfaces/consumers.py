@@ -2,8 +2,9 @@
 
 The client library's own word is not enough: it can be connected while the broker knows no consumer (a cancelled
 consumer, a lost answer). So the broker is asked, and after a bound during which it answers "no consumer" whatever is
-tried, `ConsumerLost` ends the process. A broker that does not answer at all is an outage: that is waited out. A queue
-that is on a lost node of a cluster, and only there, is given up with `QueueStranded`.
+tried, `ConsumerLost` ends the process, and `BrokerRefused` where it refuses for as long. A broker that does not answer
+at all is an outage: that is waited out. A queue that is on a lost node of a cluster, and only there, is given up with
+`QueueStranded`.
 """
 
 import asyncio
@@ -11,6 +12,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from tenacity import (
     AsyncRetrying,
@@ -24,6 +27,7 @@ from interfaces.brokers import Broker, Channel, Delivery
 from interfaces.errors import BrokerRefused, BrokerUnavailable, ConsumerLost, QueueStranded
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 REDECLARE_SECONDS = 1.0
 """Before a queue that was deleted is declared again: on RabbitMQ 3.10 the process that dead-letters for a quorum queue
@@ -39,10 +43,15 @@ class Watch:
 
     every: float = 5.0
     lost_after: float = 60.0
+    """How long it may know none, or refuse, although it answers."""
 
 
 class _Stranded(QueueStranded):
     """Not to be waited for."""
+
+
+class _RefusedForGood(BrokerRefused):
+    """Waited for in vain."""
 
 
 class KeptConsumer:
@@ -70,6 +79,7 @@ class KeptConsumer:
         self._declare = declare
         self._watch = watch or Watch()
         self._missing_since: float | None = None
+        self._refused_since: float | None = None
         self._channel: Channel | None = None
         self._delivered_on: Channel | None = None
         self._reopened_at = float("-inf")
@@ -99,7 +109,10 @@ class KeptConsumer:
         await self._consuming.wait()
 
     async def run(self) -> None:
-        """Consume until cancelled, then close the channel. Raises `ConsumerLost` or `QueueStranded`."""
+        """Consume until cancelled, then close the channel.
+
+        Raises `ConsumerLost`, `QueueStranded`, or `BrokerRefused` where the broker has refused for as long as may be.
+        """
         try:
             self._channel = await self._consume()
             self._consuming.set()
@@ -118,13 +131,34 @@ class KeptConsumer:
 
     async def _consume(self) -> Channel:
         # `BrokerRefused` is retried too: the start-up checks have passed once, so this is a broker that is coming up
-        # or credentials on their way.
+        # or credentials on their way (docs/decisions/0020).
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type((BrokerUnavailable, BrokerRefused)) & retry_if_not_exception_type(_Stranded),
+            retry=retry_if_exception_type((BrokerUnavailable, BrokerRefused))
+            & retry_if_not_exception_type((_Stranded, _RefusedForGood)),
             wait=wait_random_exponential(multiplier=0.1, max=5),
             before_sleep=self._log_attempt,
         )
-        return await retrying(self._try_to_consume)
+        return await retrying(self._unless_refused_for_good, self._try_to_consume)
+
+    async def _unless_refused_for_good(self, call: Callable[[], Awaitable[T]]) -> T:
+        """What `call` returns or raises; once it has been refused for the bound, and nothing else, `_RefusedForGood`.
+
+        Such a process cannot mend itself: the credentials it has are those it was started with.
+        """
+        try:
+            result = await call()
+        except BrokerRefused as error:
+            now = asyncio.get_running_loop().time()
+            if self._refused_since is None:
+                self._refused_since = now
+            elif now - self._refused_since > self._watch.lost_after:
+                raise _RefusedForGood(f"refused for {now - self._refused_since:.0f} s: {error}") from error
+            raise
+        except BrokerUnavailable:
+            self._refused_since = None
+            raise
+        self._refused_since = None
+        return result
 
     async def _try_to_consume(self) -> Channel:
         try:
@@ -160,7 +194,9 @@ class KeptConsumer:
     async def _is_seen(self) -> bool:
         """Whether the broker knows a consumer of the queue. Unknown counts as seen: an outage is waited out."""
         try:
-            state = await self._broker.queue_state(self.queue)
+            state = await self._unless_refused_for_good(partial(self._broker.queue_state, self.queue))
+        except _RefusedForGood:
+            raise
         except (BrokerUnavailable, BrokerRefused):
             self._missing_since = None
             return True

@@ -45,9 +45,9 @@ class ExitCode(IntEnum):
     APP = 3
     """APP could not be loaded: do not restart, mend the code or its path."""
     BROKER = 4
-    """RabbitMQ refuses what is needed (version, permission, other topology): mend it there."""
+    """RabbitMQ refuses what is needed (version, permission, topology), at the start or for long: mend it there."""
     STORE = 5
-    """Redis refuses what is needed (version, permission): mend it there."""
+    """Redis refuses what is needed (version, permission), at the start or for long: mend it there."""
     CONSUMER_LOST = 6
     """Connected, yet without a consumer for longer than the bound: restart."""
     UNFINISHED = 7

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from interfaces.brokers import Broker, Delivery
 from interfaces.consumers import KeptConsumer
-from interfaces.errors import BrokerUnavailable, QueueStranded
+from interfaces.errors import BrokerRefused, BrokerUnavailable, QueueStranded
 from interfaces.replies import PREFETCH, PRIVATE_QUEUE_LIFE
 from interfaces.topology import Topology
 
@@ -86,7 +86,7 @@ class Inbox(Generic[T]):
         if self._listening is not None:
             self._listening.cancel()
             await asyncio.gather(self._listening, return_exceptions=True)
-            with suppress(BrokerUnavailable):
+            with suppress(BrokerUnavailable, BrokerRefused):
                 await self._broker.delete_queue(self._queue)
         self._fail_waiting(BrokerUnavailable(reason))
 

@@ -104,7 +104,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         """Take requests and answer them until `stop`, until `loop()` is False, or until cancelled.
 
         Whichever it is, running turns get `drain_timeout` seconds to finish; a cancellation after `stop` ends that at
-        once. Raises `BrokerRefused` or `BrokerUnavailable` where it cannot start, `ConsumerLost` where it cannot go on.
+        once. Raises `BrokerRefused` or `BrokerUnavailable` where it cannot start, what `KeptConsumer.run` does later.
         """
         async with AsyncExitStack() as undoing:
             undoing.push_async_callback(self.close)

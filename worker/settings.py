@@ -96,7 +96,9 @@ class Settings(BaseSettings):
     replicas: int = Field(default=1, ge=1, le=100, description="Replicas that durability replica(-disk) waits for.")
     watch_every: float = Field(default=5.0, gt=0, description="Seconds between checks that the broker sees a consumer.")
     watch_lost_after: float = Field(
-        default=60.0, gt=0, description="Seconds without a consumer, though connected, after which the process ends."
+        default=60.0,
+        gt=0,
+        description="Seconds without a consumer, though RabbitMQ answers, after which the process ends.",
     )
     attachments_url: str = Field(
         default="memory://",

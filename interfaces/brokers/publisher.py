@@ -2,6 +2,7 @@
 
 import asyncio
 
+from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp import commands
@@ -77,10 +78,23 @@ class Publisher:
         async with self._lock:
             if self._current is None or self._current.raw.is_closed:
                 connection = await self._link.get()
+                await self._until_not_blocked(connection)
                 with amqp_errors("opening a channel to publish"):
                     raw = await bounded(declare.raw_channel(connection, confirms=True), self._timeout)
                     self._current = _PublishingChannel(raw)
             return self._current
+
+    async def _until_not_blocked(self, connection: AbstractConnection) -> None:
+        """Return at once, but under an alarm of the broker, which reads nothing then from who has published.
+
+        A channel opened meanwhile would stay, neither answered nor closed, and the next attempt's beside it.
+        """
+        if connection.transport is not None:
+            try:
+                await bounded(connection.transport.connection.ready(), self._timeout)
+            except TimeoutError as error:
+                short = "RabbitMQ takes no messages now: it is short of memory or disk space"
+                raise BrokerUnavailable(short) from error
 
     def _retire(self, channel: _PublishingChannel) -> None:
         """Publish nothing more on `channel`; the last publish that waits on it closes it.

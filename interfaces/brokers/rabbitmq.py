@@ -6,20 +6,25 @@ again, and `shards` decides what is consumed. Messages are never requeued: only 
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
+from typing import Any
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.exceptions import ChannelClosed
 from pamqp import commands
 
 from interfaces.brokers import Channel, Delivery, Outgoing, QueueState, declare, tolerant_decoding
 from interfaces.brokers.link import Link, close_channel
-from interfaces.brokers.mapping import CONNECTION_LOST, amqp_errors
+from interfaces.brokers.mapping import CONNECTION_LOST, amqp_errors, describe
 from interfaces.brokers.properties import from_amqp
 from interfaces.brokers.publisher import Publisher
 from interfaces.errors import BrokerRefused, BrokerUnavailable
 from interfaces.topology import GENERATIONS_AHEAD, Topology, reply_queue_arguments
+
+logger = logging.getLogger(__name__)
 
 tolerant_decoding.install()
 
@@ -29,11 +34,13 @@ class RabbitMQChannel:
 
     def __init__(self, channel: AbstractChannel, queue: str, prefetch: int) -> None:
         self.queue = queue
+        self.has_begun = False
+        """Set once the broker has taken the consumer; a channel that it closes before is told by the attempt."""
         self._channel = channel
         self._prefetch = prefetch
         self._unsettled: dict[int, float] = {}
         self._closed = asyncio.Event()
-        channel.closing.add_done_callback(lambda _: self._closed.set())
+        channel.closing.add_done_callback(self._on_closed)
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
         self._cancelled: asyncio.Task[None] | None = None
 
@@ -76,6 +83,13 @@ class RabbitMQChannel:
         delivery = _delivery(message, self)
         self._unsettled[delivery.tag] = asyncio.get_running_loop().time()
         return delivery
+
+    def _on_closed(self, closing: "asyncio.Future[Any]") -> None:
+        error = None if closing.cancelled() else closing.exception()
+        # Only what the broker says of this channel: a lost connection closes all, and is told by who makes it anew.
+        if isinstance(error, ChannelClosed) and self.has_begun and self.is_open:
+            logger.warning("the broker closed the channel that consumes %s: %s", self.queue, describe(error))
+        self._closed.set()
 
     def _on_cancelled_by_broker(self, _: commands.Basic.Cancel) -> None:
         # The queue was deleted or lost its leader. The channel stays open without a consumer: close it, so that
@@ -159,6 +173,7 @@ class RabbitMQBroker:
                     await raw.queue_declare(lock, exclusive=True, auto_delete=True)
                     await raw.basic_consume(lock, _ignore)
                 await raw.basic_consume(queue, on_message)
+            channel.has_begun = True
             undoing.pop_all()
         return channel
 

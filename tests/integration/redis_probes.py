@@ -3,18 +3,23 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
 from redis.asyncio import Redis
 
+from interfaces.errors import StoreUnavailable
 from tests.conformance.store_probes import delete_namespace
 from tests.services.proxy import TcpProxy
 from worker.stores import Loaded, Retention, Turn
 from worker.stores.redis import RedisStore
 from worker.stores.servers import OneServer
+
+Link = tuple[TcpProxy, RedisStore]
+"""A store, and the proxy its connections go through."""
 
 EPOCH = 1_700_000_000_000_000
 
@@ -91,3 +96,16 @@ async def eventually(condition: Callable[[], bool], *, pause: float = 0.01, seco
     while not condition():
         assert time.monotonic() < deadline, "the condition never held"
         await asyncio.sleep(pause)
+
+
+async def lose_answer(link: Link, call: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Make a call that Redis carries out and whose answer is lost with its connection; a new one would do at once."""
+    proxy, _ = link
+    before = proxy.dropped
+    proxy.drop_replies()
+    lost = asyncio.create_task(call())
+    await eventually(lambda: proxy.dropped > before)
+    proxy.resume()
+    await proxy.cut()
+    with pytest.raises(StoreUnavailable):
+        await lost

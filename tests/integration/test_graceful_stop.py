@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from interfaces.brokers.rabbitmq import RabbitMQBroker
 from interfaces.client import BrokerClient
-from interfaces.errors import ExitCode, StoreRefused
+from interfaces.errors import ExitCode
 from interfaces.topology import Topology
 from tests.bots.gated import HOLD, began_key, release_key
 from tests.integration.conftest import StartWorker
@@ -29,7 +29,6 @@ from tests.integration.faults import (
 )
 from tests.integration.redis_probes import proxied
 from tests.services.processes import WorkerProcess
-from tests.services.servers import Server
 from worker.running import Worker
 from worker.stores.redis import RedisStore
 
@@ -161,26 +160,6 @@ async def test_a_worker_stopped_while_redis_is_away_leaves_no_task_behind_and_it
         await messages_ready(broker, topology, 1)
         assert not [task for task in asyncio.all_tasks() if "store" in repr(task.get_coro())]
     assert not bot.runs
-
-
-async def test_redis_refusing_in_the_middle_of_the_work_ends_the_worker_and_makes_no_dead_letter(
-    own_redis: Server, amqp_url: str, topology: Topology, client: BrokerClient, broker: RabbitMQBroker
-) -> None:
-    worker = Worker(
-        Notebook(),
-        worker_settings(topology.namespace, redis_url=own_redis.url, drain_timeout=1),
-        broker=RabbitMQBroker(amqp_url),
-    )
-    async with Redis.from_url(own_redis.url) as redis, running(worker) as working:
-        assert (await client.ask("before", "ctx")).turn == 1
-        await redis.execute_command("ACL", "SETUSER", "default", "-evalsha")  # type: ignore[no-untyped-call]  # redis-py has no types here
-        await client.send("refused", "ctx")
-        with pytest.raises(StoreRefused):
-            await asyncio.wait_for(asyncio.shield(working), 20)
-    await messages_ready(broker, topology, 1)
-    dead = await broker.queue_state(topology.dead)
-    assert dead is not None
-    assert dead.messages == 0
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,22 +12,20 @@ from redis.exceptions import ResponseError
 
 from interfaces.errors import StoreRefused, StoreUnavailable
 from tests.integration.redis_probes import (
-    EPOCH,
+    Link,
     calls_since,
     command_calls,
     eventually,
     is_busy,
     load,
+    lose_answer,
     numbered_turn,
     opened,
     proxied,
 )
-from tests.services.proxy import TcpProxy
 from tests.services.servers import Server
-from worker.stores import Loaded, Retention, Turn
+from worker.stores import Loaded, Retention, Turn, refusals
 from worker.stores.redis import RedisStore
-
-Link = tuple[TcpProxy, RedisStore]
 
 
 @pytest.fixture
@@ -43,19 +41,6 @@ async def own(own_redis: Server) -> AsyncIterator[tuple[Redis, RedisStore]]:
     """A store on a server of its own, and a client that may do anything to that server."""
     async with Redis.from_url(own_redis.url) as client, opened(own_redis.url) as store:
         yield client, store
-
-
-async def lose_answer(link: Link, call: Callable[[], Coroutine[Any, Any, object]]) -> None:
-    """Make a call that Redis carries out and whose answer is lost with its connection; a new one would do at once."""
-    proxy, _ = link
-    before = proxy.dropped
-    proxy.drop_replies()
-    lost = asyncio.create_task(call())
-    await eventually(lambda: proxy.dropped > before)
-    proxy.resume()
-    await proxy.cut()
-    with pytest.raises(StoreUnavailable):
-        await lost
 
 
 async def test_a_commit_repeated_after_a_lost_answer_returns_the_reply_that_was_stored(
@@ -272,14 +257,34 @@ async def test_wrong_credentials_and_missing_permissions_are_refused(
         await store.close()
 
 
-async def test_credentials_asked_for_later_are_refused_in_the_middle_of_the_work(own: tuple[Redis, RedisStore]) -> None:
+async def test_what_was_allowed_is_waited_for_and_refused_for_good_after_a_while(
+    own: tuple[Redis, RedisStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
     client, store = own
     await load(store, "r1")
     await client.execute_command("ACL", "SETUSER", "default", "resetpass", ">new")  # type: ignore[no-untyped-call]  # redis-py has no types here
     await store._pipeline.clients[0].connection_pool.disconnect()
-    with pytest.raises(StoreRefused):
-        await store.load("ctx", "r2", epoch=EPOCH, attempt="a", history=1)
-    await client.execute_command("ACL", "SETUSER", "default", "nopass")  # type: ignore[no-untyped-call]  # redis-py has no types here
+    with pytest.raises(StoreUnavailable, match="refused what was allowed before"):
+        await load(store, "r2")
+    with pytest.raises(StoreUnavailable, match="refused what was allowed before"):
+        await store.claim()  # a first call, by somebody who was let in before
+    monkeypatch.setattr(refusals, "REFUSED_SECONDS", 0.0)
+    with pytest.raises(StoreRefused, match="Authentication"):
+        await load(store, "r2")
+    monkeypatch.undo()
+    await client.execute_command("ACL", "SETUSER", "default", "nopass")  # type: ignore[no-untyped-call]  # as above
+    assert (await load(store, "r2")).starts == 1
+
+
+async def test_a_permission_that_was_never_there_is_refused_at_once(own: tuple[Redis, RedisStore]) -> None:
+    client, store = own
+    await client.execute_command("ACL", "SETUSER", "default", "resetkeys", f"~{store._workers.decode()}")  # type: ignore[no-untyped-call]  # as above
+    try:
+        await store.announce("worker", b"info", 5)
+        with pytest.raises(StoreRefused, match="NoPermissionError"):
+            await load(store, "r1")
+    finally:
+        await client.execute_command("ACL", "SETUSER", "default", "allkeys")  # type: ignore[no-untyped-call]  # as above
 
 
 @pytest.mark.parametrize(("version", "accepted"), [("6.2.14", False), ("7.0.0", True), ("7.2.4", True), ("10.1", True)])

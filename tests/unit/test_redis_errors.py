@@ -69,6 +69,17 @@ def test_what_an_operator_must_mend_is_refused(error: Exception) -> None:
     assert isinstance(store_error(error), StoreRefused)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        redis.AuthenticationError("Authentication required."),
+        redis.ResponseError("Protocol error: unauthenticated multibulk length"),
+    ],
+)
+def test_a_password_that_is_missing_is_told_as_such(error: Exception) -> None:
+    assert str(store_error(error)).endswith("Redis asks for a password, and SWITCHBOARD_REDIS_URL gives none")
+
+
 def test_a_key_of_another_type_concerns_its_context_alone() -> None:
     error = redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value script: x")
     assert isinstance(store_error(error), RequestRejected)

@@ -42,6 +42,7 @@ class Cluster(Servers):
     """The primaries of a Redis Cluster. A node that is no longer one loses its connections with the next table."""
 
     def __init__(self, address: RedisAddress, timeout: float, confirmation: Confirmation | None = None) -> None:
+        super().__init__()
         self._address = address
         self._timeout = timeout
         self._confirmation = confirmation

@@ -41,12 +41,18 @@ UNAVAILABLE: tuple[type[Exception], ...] = (
 UNAVAILABLE_CODES = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "UNBLOCKED", "UNKILLABLE"})
 """First words of temporary error replies for which redis-py has no class."""
 
+NO_PASSWORD = ("Authentication required", "unauthenticated multibulk length", "unauthenticated bulk length")
+"""Until somebody has logged in, Redis reads no command of more than ten words or 16 KiB: it says so instead of
+NOAUTH."""
+
 
 def store_error(error: Exception) -> SwitchboardError:
     """The error to raise instead of `error`, a `RedisError` or `OSError`. The caller raises it `from error`."""
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, redis.MovedError):
         return StoreRefused(f"{text}: this is one node of a Redis Cluster, which is named by redis+cluster://")
+    if _asks_for_password(error):
+        return StoreRefused(f"{text}: Redis asks for a password, and SWITCHBOARD_REDIS_URL gives none")
     if isinstance(error, REFUSED):
         return StoreRefused(text)
     if isinstance(error, UNAVAILABLE):
@@ -57,3 +63,12 @@ def store_error(error: Exception) -> SwitchboardError:
     if code == "WRONGTYPE":
         return RequestRejected(Reason.CONTEXT_INVALID, "the key of this context holds something that is not a context")
     return StoreRefused(text)
+
+
+def is_login_refused(error: Exception) -> bool:
+    """Whether Redis refuses whoever this process is, rather than the one call."""
+    return isinstance(error, redis.AuthenticationError) or _asks_for_password(error)
+
+
+def _asks_for_password(error: Exception) -> bool:
+    return any(sign in str(error) for sign in NO_PASSWORD)

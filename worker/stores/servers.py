@@ -12,10 +12,11 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from interfaces.errors import StoreRefused
+from interfaces.errors import StoreRefused, StoreUnavailable
 from worker.stores.durability import Confirmation, refuse_without_disk
 from worker.stores.pipelining import Command, Script, TickPipeline
-from worker.stores.redis_errors import store_error
+from worker.stores.redis_errors import is_login_refused, store_error
+from worker.stores.refusals import LOGIN, Refusals
 
 CONNECTIONS: Final = 4
 """Connections of one pipeline: while one batch of calls is being answered, the next ones can already travel."""
@@ -68,6 +69,9 @@ class Server:
 class Servers(ABC):
     """Runs commands where their keys are."""
 
+    def __init__(self) -> None:
+        self._refusals = Refusals()
+
     async def open(self, scripts: Sequence[Script]) -> None:
         """Connect, check every server, let it know the scripts. Raises `StoreRefused` or `StoreUnavailable`."""
         try:
@@ -85,9 +89,14 @@ class Servers(ABC):
 
     async def _checked(self, command: Command, is_durable: bool) -> Any:
         answer = await self._call(command, is_durable)
-        if isinstance(answer, Exception):
-            raise store_error(answer) from answer
-        return answer
+        kind = command.script.sha if command.script is not None else command.words[0]
+        if not isinstance(answer, Exception):
+            self._refusals.note_allowed(kind)
+            return answer
+        error = store_error(answer)
+        if isinstance(error, StoreRefused) and self._refusals.may_pass(LOGIN if is_login_refused(answer) else kind):
+            raise StoreUnavailable(f"refused what was allowed before: {error}") from answer
+        raise error from answer
 
     async def scan(self, pattern: str) -> AsyncIterator[bytes]:
         """The keys on all servers that match, some maybe twice. Raises what `store_error` makes of a failure."""
@@ -119,6 +128,7 @@ class OneServer(Servers):
     """All keys on one server: the one a URL names, or whichever the sentinels call the primary."""
 
     def __init__(self, client: Redis, confirmation: Confirmation | None = None) -> None:
+        super().__init__()
         self.server = Server(client, confirmation)
 
     @property
