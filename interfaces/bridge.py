@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
+from interfaces.chatsky_downloads import use_own_downloads
 from interfaces.context import Context
 from interfaces.data_model import json_object
 from interfaces.envelope import first_fault
@@ -103,6 +104,7 @@ def as_runner(pipeline_runner: PipelineRunnerFunction) -> PipelineRunnerFunction
     """A runner of ours on that of a Chatsky pipeline; any other one is given back as it is."""
     if not isinstance(getattr(pipeline_runner, "__self__", None), chatsky.Pipeline):
         return pipeline_runner
+    use_own_downloads()
 
     async def run(
         message: Message, ctx_id: Hashable | None = None, update_ctx_misc: dict[str, Any] | None = None

@@ -20,7 +20,7 @@
     ├── RequestFailed          the reply says that the request got no answer, and why
     ├── AttachmentError        this attachment cannot be had or kept, however often it is tried
     │   ├── AttachmentReferenceInvalid, AttachmentTooLarge, AttachmentCorrupt, AttachmentMissing
-    │   └── AttachmentStoreNotShared
+    │   └── AttachmentStoreNotShared, AttachmentUrlRefused
     ├── MisuseError            the calling code is wrong; the message says how to mend it
     └── Fatal                  end the process with `exit_code`
         ├── SettingsInvalid, AppInvalid, BrokerRefused, StoreRefused, ConsumerLost, BotStuck
@@ -230,6 +230,10 @@ class AttachmentMissing(AttachmentError):
 
 class AttachmentStoreNotShared(AttachmentError):
     """The attachment would be kept where nobody who is to read it can."""
+
+
+class AttachmentUrlRefused(AttachmentError):
+    """A URL, or where it redirects to, leads where attachments must not be fetched from. Nothing was asked for."""
 
 
 class MisuseError(SwitchboardError):

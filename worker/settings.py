@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from interfaces.allowed_hosts import parse_allowed
 from interfaces.attachment_store import check_url
 from interfaces.brokers.nodes import node_urls, require_one_broker
 from interfaces.errors import SettingsInvalid
@@ -115,6 +116,15 @@ class Settings(BaseSettings):
     attachments_cache_bytes: int = Field(
         default=256 * 1024 * 1024, ge=0, description="Bytes the cache of attachments may have."
     )
+    fetch_from: str = Field(
+        default="",
+        description="Hosts that attachments given as URLs may be fetched from, separated by commas: example.org, "
+        "*.example.org for all below it, example.org:8443, http://example.org without TLS. None where empty. Addresses "
+        "that are not on the public internet are never asked.",
+    )
+    fetch_timeout: float = Field(
+        default=30.0, gt=0, le=600, description="Seconds that fetching one such attachment may take."
+    )
     processes: int = Field(default=1, ge=1, le=MAX_SHARDS, description="Worker processes that `switchboard run` keeps.")
 
     @field_validator("amqp_url")
@@ -130,6 +140,12 @@ class Settings(BaseSettings):
     @classmethod
     def _attachment_store(cls, value: str) -> str:
         check_url(value)
+        return value
+
+    @field_validator("fetch_from")
+    @classmethod
+    def _fetch_from(cls, value: str) -> str:
+        parse_allowed(value)
         return value
 
     @field_validator("redis_url")
