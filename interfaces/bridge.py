@@ -44,7 +44,7 @@ def message_from_json(raw: dict[str, Any]) -> chatsky.Message:
     try:
         message = chatsky.Message.model_validate({**raw, "origin": None})
     except ValidationError as error:
-        raise ValueError(first_fault(error)) from error
+        raise ValueError(first_fault(error)) from None  # Chatsky's repeats the message, and this gets into logs.
     except TypeError as error:
         # Chatsky's models are built by their constructors, of which a field named `self` is a second first argument.
         raise ValueError(f"Chatsky cannot take the message: {error}") from error

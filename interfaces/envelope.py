@@ -37,7 +37,7 @@ SERVER_NAMED: Final = "amq.gen-"
 class RequestBody(BaseModel):
     """Body of a request."""
 
-    model_config = ConfigDict(extra="forbid", title="Switchboard request, version 1")
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, title="Switchboard request, version 1")
 
     version: Literal[1] = 1
     ctx_id: str = Field(min_length=1, max_length=MAX_CTX_ID_BYTES, description="Context id, 1-200 bytes of UTF-8.")

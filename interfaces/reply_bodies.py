@@ -33,7 +33,7 @@ class ReplyError(BaseModel):
 class Reply(BaseModel):
     """Body of a reply."""
 
-    model_config = ConfigDict(title="Switchboard reply, version 1")
+    model_config = ConfigDict(hide_input_in_errors=True, title="Switchboard reply, version 1")
 
     version: Literal[1] = 1
     ctx_id: str | None = Field(description="Null where the request was too broken to tell.")

@@ -234,7 +234,15 @@ def _slot(key: object) -> int | None:
 
 
 def _digest(message: Delivery | Outgoing) -> str:
+    # RabbitMQ gives headers back in another order once it has counted a delivery among them.
+    properties = replace(message.properties, headers=_in_order(message.properties.headers))
     # `repr` escapes what is no Unicode, and tells apart whatever a header can hold.
-    told = hashlib.sha256(repr((message.routing_key, message.properties)).encode())
+    told = hashlib.sha256(repr((message.routing_key, properties)).encode())
     told.update(message.body)
     return told.hexdigest()
+
+
+def _in_order(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _in_order(value[key]) for key in sorted(value)}
+    return [_in_order(item) for item in value] if isinstance(value, list) else value

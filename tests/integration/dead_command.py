@@ -30,16 +30,17 @@ class Done:
 
 
 class DeadCommand:
-    """Runs `switchboard dead` with a worker's settings."""
+    """Runs `switchboard dead`, or another group of commands, with a worker's settings."""
 
-    def __init__(self, settings: Mapping[str, str]) -> None:
+    def __init__(self, settings: Mapping[str, str], group: str = "dead") -> None:
         self._settings = settings
+        self._group = group
 
     async def start(self, *arguments: str, **environment: str) -> asyncio.subprocess.Process:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("SWITCHBOARD_")}
         return await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "worker.cli", "dead", *arguments),
+            *("-m", "worker.cli", self._group, *arguments),
             cwd=ROOT,
             env={**environ, **self._settings, **environment},
             stdin=asyncio.subprocess.DEVNULL,
