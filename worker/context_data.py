@@ -12,8 +12,10 @@ from typing import Any, Final
 from pydantic_core import from_json
 
 from interfaces.brokers import Broker, Delivery
-from interfaces.errors import AttachmentReferenceInvalid
+from interfaces.encryption import Keys
+from interfaces.errors import AttachmentReferenceInvalid, DecryptionFailed
 from interfaces.references import Reference
+from interfaces.sealed_bodies import request_in_plain
 from interfaces.topology import Topology, slot
 from worker.dead_letters import DeadLetter, read_dead_letter
 from worker.dead_lines import as_record
@@ -72,17 +74,18 @@ async def count_waiting(held: Held, broker: Broker, topology: Topology, plan: Pl
             held.waiting[queue] = state.messages
 
 
-async def export_records(store: ContextStore, held: Held) -> AsyncIterator[Record]:
+async def export_records(store: ContextStore, held: Held, keys: Keys | None = None) -> AsyncIterator[Record]:
     """All that is kept: the context, its turns, replies and dead letters, then the attachments that were found in them.
 
-    What cannot be read as JSON is there all the same, as base64.
+    What cannot be read as JSON is there all the same, as base64; encrypted dead letters are decrypted by `keys`.
     """
     async for record in _contents(store, held):
         held.attachments |= references(record)
         yield record
     for letter, delivery in held.letters:
-        held.attachments |= references(_readable(delivery.body))
-        yield {"kind": "dead letter", "letter": as_record(delivery, letter)}
+        content = _content(letter, delivery, keys)
+        held.attachments |= references(content)
+        yield {"kind": "dead letter", "letter": as_record(delivery, letter), "content": content}
     for reference in sorted(held.attachments, key=str):
         yield {"kind": "attachment", "reference": str(reference), "size": reference.size}
     for queue, messages in held.waiting.items():
@@ -134,6 +137,13 @@ def _reference(text: str) -> Reference | None:
         return Reference.parse(text)
     except AttachmentReferenceInvalid:
         return None
+
+
+def _content(letter: DeadLetter, delivery: Delivery, keys: Keys | None) -> Any:
+    try:
+        return _readable(request_in_plain(delivery.body, letter.request_id or "", keys))
+    except DecryptionFailed as error:
+        return {"$unreadable": str(error)}
 
 
 def _readable(stored: bytes) -> Any:

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from interfaces.allowed_hosts import parse_allowed
 from interfaces.attachment_store import check_url
 from interfaces.brokers.nodes import node_urls, require_one_broker
+from interfaces.encryption import Keys
 from interfaces.errors import SettingsInvalid
 from interfaces.topology import DEFAULT_MAX_LENGTH, MAX_SHARDS, Topology
 from worker.stores import Durability
@@ -125,6 +126,12 @@ class Settings(BaseSettings):
     fetch_timeout: float = Field(
         default=30.0, gt=0, le=600, description="Seconds that fetching one such attachment may take."
     )
+    encryption_keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="Keys that bodies and contexts are encrypted under: id:base64 of 64 bytes, separated by commas; "
+        "the first writes, all read. `plain` among them accepts what is not encrypted. Or file:///path of a file with "
+        "them.",
+    )
     processes: int = Field(default=1, ge=1, le=MAX_SHARDS, description="Worker processes that `switchboard run` keeps.")
 
     @field_validator("amqp_url")
@@ -140,6 +147,12 @@ class Settings(BaseSettings):
     @classmethod
     def _attachment_store(cls, value: str) -> str:
         check_url(value)
+        return value
+
+    @field_validator("encryption_keys")
+    @classmethod
+    def _encryption_keys(cls, value: SecretStr) -> SecretStr:
+        Keys.parse(value.get_secret_value())
         return value
 
     @field_validator("fetch_from")
@@ -170,6 +183,11 @@ class Settings(BaseSettings):
         if self.durability is not Durability.PRIMARY and self.redis_url.get_secret_value().startswith("memory:"):
             raise ValueError(f"durability {self.durability.value} needs Redis: memory:// keeps nothing")
         return self
+
+    @property
+    def keys(self) -> Keys | None:
+        """The keys to encrypt by, read anew; `None` where there are none."""
+        return Keys.parse(self.encryption_keys.get_secret_value())
 
     @property
     def topology(self) -> Topology:

@@ -23,6 +23,7 @@ INTERRUPTED: Final = 130
 BROKER_FIELDS: Final = ("amqp_url", "namespace", "publish_timeout")
 TOPOLOGY_FIELDS: Final = (*BROKER_FIELDS, "shards", "max_length")
 STORE_FIELDS: Final = ("redis_url", "namespace", "redis_timeout")
+KEY_FIELDS: Final = ("encryption_keys",)
 ATTACHMENT_FIELDS: Final = tuple(name for name in Settings.model_fields if name.startswith(("attachments_", "fetch_")))
 SERVER_FIELDS: Final = tuple(dict.fromkeys((*TOPOLOGY_FIELDS, *STORE_FIELDS)))
 RESHARD_FIELDS: Final = tuple(name for name in SERVER_FIELDS if name != "shards")

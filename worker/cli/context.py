@@ -10,7 +10,7 @@ from interfaces.context import Context
 from interfaces.envelope import context_id
 from worker import records
 from worker.cli import context_data, context_import
-from worker.cli.commands import STORE_FIELDS, Group, examples, with_settings
+from worker.cli.commands import KEY_FIELDS, STORE_FIELDS, Group, examples, with_settings
 from worker.cli.output import json_option, print_json, print_line, said
 from worker.cli.servers import opened_store
 from worker.settings import Settings
@@ -32,7 +32,7 @@ command.add_command(context_import.command)
 @click.argument("ctx_id")
 @click.option("--turns", type=click.IntRange(min=1), default=10, show_default=True, help="Last turns shown.")
 @json_option
-@with_settings(*STORE_FIELDS)
+@with_settings(*STORE_FIELDS, *KEY_FIELDS)
 def show(ctx_id: str, turns: int, as_json: bool, settings: Settings) -> None:
     """Show a dialog: its turns, and what its bot remembers beside them."""
     context = asyncio.run(_read(settings, context_id(ctx_id), turns))

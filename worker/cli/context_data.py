@@ -11,7 +11,7 @@ import click
 from interfaces.brokers import Broker
 from interfaces.envelope import context_id
 from interfaces.errors import ExitCode
-from worker.cli.commands import BROKER_FIELDS, STORE_FIELDS, Command, examples, with_settings
+from worker.cli.commands import BROKER_FIELDS, KEY_FIELDS, STORE_FIELDS, Command, examples, with_settings
 from worker.cli.dead_files import new_file
 from worker.cli.dead_tables import print_letters
 from worker.cli.dead_walks import bar, scan_option
@@ -23,7 +23,7 @@ from worker.dead_queue import drop, walking
 from worker.settings import Settings
 from worker.stores import ContextStore
 
-FIELDS = tuple(dict.fromkeys((*STORE_FIELDS, *BROKER_FIELDS)))
+FIELDS = tuple(dict.fromkeys((*STORE_FIELDS, *BROKER_FIELDS, *KEY_FIELDS)))
 
 
 @click.command(
@@ -114,7 +114,7 @@ async def _export(settings: Settings, ctx_id: str, file: str, scan: int) -> tupl
     async with _found(settings, ctx_id, scan) as (store, held):
         number = 0
         with new_file(file) as lines:
-            async for record in export_records(store, held):
+            async for record in export_records(store, held, settings.keys):
                 lines.write(f"{json_line(record)}\n")
                 number += 1
         return held, number
@@ -122,7 +122,7 @@ async def _export(settings: Settings, ctx_id: str, file: str, scan: int) -> tupl
 
 async def _look(settings: Settings, ctx_id: str, scan: int) -> Held:
     async with _found(settings, ctx_id, scan) as (store, held):
-        async for _ in export_records(store, held):
+        async for _ in export_records(store, held, settings.keys):
             pass  # Read for the attachments they refer to.
         return held
 
