@@ -59,9 +59,9 @@ class DeadCommand:
         assert process.returncode is not None
         return Done(process.returncode, out.decode(), err.decode())
 
-    async def listed(self, *arguments: str) -> list[dict[str, Any]]:
+    async def listed(self, *arguments: str, **environment: str) -> list[dict[str, Any]]:
         """The dead letters that are listed."""
-        found = json.loads((await self("list", "--json", *arguments)).out)
+        found = json.loads((await self("list", "--json", *arguments, code=0, **environment)).out)
         assert found["matching"] == len(found["dead_letters"])
         letters: list[dict[str, Any]] = found["dead_letters"]
         return letters
