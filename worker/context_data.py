@@ -15,7 +15,7 @@ from interfaces.brokers import Broker, Delivery
 from interfaces.encryption import Keys
 from interfaces.errors import AttachmentReferenceInvalid, DecryptionFailed
 from interfaces.references import Reference
-from interfaces.sealed_bodies import request_in_plain
+from interfaces.sealed_bodies import open_reply, request_in_plain
 from interfaces.topology import Topology, slot
 from worker.dead_letters import DeadLetter, read_dead_letter
 from worker.dead_lines import as_record
@@ -77,9 +77,9 @@ async def count_waiting(held: Held, broker: Broker, topology: Topology, plan: Pl
 async def export_records(store: ContextStore, held: Held, keys: Keys | None = None) -> AsyncIterator[Record]:
     """All that is kept: the context, its turns, replies and dead letters, then the attachments that were found in them.
 
-    What cannot be read as JSON is there all the same, as base64; encrypted dead letters are decrypted by `keys`.
+    What cannot be read as JSON is there all the same, as base64; encrypted bodies are decrypted by `keys`.
     """
-    async for record in _contents(store, held):
+    async for record in _contents(store, held, keys):
         held.attachments |= references(record)
         yield record
     for letter, delivery in held.letters:
@@ -92,7 +92,7 @@ async def export_records(store: ContextStore, held: Held, keys: Keys | None = No
         yield {"kind": "waiting", "queue": queue, "messages_of_all_contexts": messages}
 
 
-async def _contents(store: ContextStore, held: Held) -> AsyncIterator[Record]:
+async def _contents(store: ContextStore, held: Held, keys: Keys | None) -> AsyncIterator[Record]:
     loaded, outbox = held.loaded, held.outbox
     yield {
         "kind": "context",
@@ -105,7 +105,7 @@ async def _contents(store: ContextStore, held: Held) -> AsyncIterator[Record]:
     async for number, turn in read_all_turns(store, held):
         yield {"kind": "turn", "turn": number, "content": _readable(turn)}
     for request_id, reply in outbox.replies.items():
-        yield {"kind": "reply", "request_id": request_id, "content": _readable(reply)}
+        yield {"kind": "reply", "request_id": request_id, "content": _reply(reply, keys)}
 
 
 async def read_all_turns(store: ContextStore, held: Held) -> AsyncIterator[tuple[int, bytes]]:
@@ -137,6 +137,14 @@ def _reference(text: str) -> Reference | None:
         return Reference.parse(text)
     except AttachmentReferenceInvalid:
         return None
+
+
+def _reply(reply: bytes, keys: Keys | None) -> Any:
+    """A reply that went out encrypted is so below what its store encrypts."""
+    try:
+        return _readable((open_reply(reply, keys) if keys is not None else None) or reply)
+    except DecryptionFailed as error:
+        return {"$unreadable": str(error)}
 
 
 def _content(letter: DeadLetter, delivery: Delivery, keys: Keys | None) -> Any:
