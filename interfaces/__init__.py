@@ -6,6 +6,7 @@ Bots run in `worker`, which imports this package; nothing here imports `worker`.
 from interfaces.cli import CLIMessengerInterface
 from interfaces.client import BrokerClient
 from interfaces.context import Context
+from interfaces.encryption import Keys
 from interfaces.errors import Reject, Retry
 from interfaces.messages import (
     Animation,
@@ -53,6 +54,7 @@ __all__ = [
     "Document",
     "Image",
     "Invoice",
+    "Keys",
     "Location",
     "MediaGroup",
     "Message",

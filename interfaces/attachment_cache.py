@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import stat
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
@@ -94,6 +95,12 @@ class AttachmentCache:
                         await asyncio.to_thread(file.write, chunk)
                 await asyncio.to_thread(self._share, path, reference.digest)
         return path
+
+    @contextmanager
+    def scratch(self) -> Iterator[BinaryIO]:
+        """A file without a name for bytes nobody knows the reference of; gone at the end of the block."""
+        with self._disk_errors(), tempfile.TemporaryFile(dir=self.directory) as file:
+            yield file
 
     async def trim(self) -> None:
         """Delete what is used least until the bound is kept, and what killed processes left."""

@@ -59,7 +59,7 @@ Give = Callable[[str], Awaitable[Reference]]
 class AttachmentRequest(BaseModel):
     """Body of a worker's request to an edge."""
 
-    model_config = ConfigDict(title="Switchboard attachment request, version 1")
+    model_config = ConfigDict(hide_input_in_errors=True, title="Switchboard attachment request, version 1")
 
     version: Literal[1] = VERSION
     id: str = Field(min_length=1, max_length=MAX_ID_CHARACTERS, description="The attachment's `id`.")
@@ -86,7 +86,7 @@ class AttachmentFault(BaseModel):
 class AttachmentAnswer(BaseModel):
     """Body of an edge's answer: a reference into the attachment store, or an error."""
 
-    model_config = ConfigDict(title="Switchboard attachment answer, version 1")
+    model_config = ConfigDict(hide_input_in_errors=True, title="Switchboard attachment answer, version 1")
 
     version: Literal[1] = VERSION
     id: str | None = None

@@ -2,8 +2,9 @@
 time.
 
 On the way in a file becomes a reference; on the way out a reference becomes bytes, or a file an interface can send.
-URLs and the ids of messengers are nobody's business here and stay as they are. It must never put a local path or bytes
-into a message that goes to the broker. Used by the edge and by the worker's interface.
+URLs and the ids of messengers stay as they are in messages; who asks for the bytes behind a URL gets them where the
+rules allow it. It must never put a local path or bytes into a message that goes to the broker. Used by the edge and by
+the worker's interface.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import mimetypes
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 from weakref import WeakValueDictionary
 
 from interfaces.attachment_cache import AttachmentCache
@@ -23,6 +24,7 @@ from interfaces.byte_budget import ByteBudget
 from interfaces.errors import AttachmentStoreNotShared, AttachmentStoreUnavailable, SwitchboardError
 from interfaces.messages import Message
 from interfaces.references import Reference
+from interfaces.url_fetching import FetchRules, fetch_url
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,9 @@ UPLOAD_BYTES: Final = 3 * PART_BYTES
 
 DOWNLOAD_BYTES: Final = 4 * CHUNK_BYTES
 
+FETCHES_AT_A_TIME: Final = 8
+"""Each may last for the whole time limit, with as many bytes on the disk as an attachment may have."""
+
 UNKNOWN_TYPE: Final = "application/octet-stream"
 
 SWEEP_SECONDS: Final = 600.0
@@ -43,6 +48,7 @@ class AttachmentTransfer:
     """Moves attachments between messages, `store` and `cache`.
 
     :param across_processes: whether messages leave this process, so that a store in its memory will not do.
+    :param rules: which URLs may be fetched; none where not given.
 
     Methods raise `AttachmentError` for an attachment that cannot be moved, ever, and `AttachmentStoreUnavailable` where
     the store or the disk does not do its work now.
@@ -55,11 +61,14 @@ class AttachmentTransfer:
         *,
         across_processes: bool,
         in_flight_bytes: int = IN_FLIGHT_BYTES,
+        rules: FetchRules | None = None,
     ) -> None:
         self.store = store
         self.cache = cache
         self._across_processes = across_processes
         self._budget = ByteBudget(in_flight_bytes)
+        self._rules = rules or FetchRules()
+        self._urls = asyncio.Semaphore(FETCHES_AT_A_TIME)
         self._fetching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def keep(self, content: bytes | Path) -> Reference:
@@ -90,6 +99,16 @@ class AttachmentTransfer:
             except AttachmentStoreUnavailable as error:
                 logger.warning("attachment not cached: %s", error)
             return data
+
+    async def fetch_url(self, url: str) -> bytes:
+        """The bytes behind a URL. Raises `AttachmentUrlRefused` where nothing may be fetched from there, and as
+        `url_fetching.fetch_url`."""
+        async with self._urls:
+            # Through the disk: how much of the budget it needs is known at the end, and it may be long in coming.
+            with self.cache.scratch() as file:
+                size = await fetch_url(url, self._rules, file, max_bytes=self.store.max_bytes)
+                async with self._budget.taken(size):
+                    return await asyncio.to_thread(_read_from_start, file)
 
     async def localize(self, message: Message) -> Message:
         """`message` as an interface can send it: every reference is a local file, which stays for five minutes at least
@@ -149,6 +168,11 @@ class AttachmentTransfer:
                 f"an attachment kept in {MEMORY}:// could be read by no other process: set SWITCHBOARD_ATTACHMENTS_URL "
                 "to a store that every edge and worker reaches, for example file:///srv/attachments or s3://bucket"
             )
+
+
+def _read_from_start(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 def _size(path: Path) -> int:

@@ -8,7 +8,6 @@ itself: that is for the interface, which knows what it may reach.
 import asyncio
 import logging
 import re
-import tempfile
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -30,7 +29,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from interfaces.data_model import DataModel
-from interfaces.local_files import PARTIAL
+from interfaces.local_files import read_here, write_here
 
 if TYPE_CHECKING:
     from interfaces.messengers import MessengerInterfaceWithAttachments
@@ -157,30 +156,18 @@ class DataAttachment(Attachment):
         cache = from_interface.attachments_directory / str(uuid.uuid5(uuid.NAMESPACE_URL, name))
         if self.use_cache and self.cached_filename == cache:
             try:
-                return await asyncio.to_thread(cache.read_bytes)
-            except FileNotFoundError:
+                return await asyncio.to_thread(read_here, cache)
+            except OSError:
                 self.cached_filename = None
         data = await from_interface.get_attachment_bytes(name)
         if self.use_cache:
             try:
-                await asyncio.to_thread(_write_atomically, cache, data)
+                await asyncio.to_thread(write_here, cache, data)
             except OSError as error:
                 logger.warning("attachment not cached as %s: %s", cache, error)
             else:
                 self.cached_filename = cache
         return data
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=PARTIAL, delete=False) as file:
-        partial = Path(file.name)
-        try:
-            file.write(data)
-            file.flush()
-            partial.replace(path)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
 
 
 class Audio(DataAttachment):

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
+from interfaces.chatsky_downloads import use_own_downloads
 from interfaces.context import Context
 from interfaces.data_model import json_object
 from interfaces.envelope import first_fault
@@ -43,7 +44,7 @@ def message_from_json(raw: dict[str, Any]) -> chatsky.Message:
     try:
         message = chatsky.Message.model_validate({**raw, "origin": None})
     except ValidationError as error:
-        raise ValueError(first_fault(error)) from error
+        raise ValueError(first_fault(error)) from None  # Chatsky's repeats the message, and this gets into logs.
     except TypeError as error:
         # Chatsky's models are built by their constructors, of which a field named `self` is a second first argument.
         raise ValueError(f"Chatsky cannot take the message: {error}") from error
@@ -103,6 +104,7 @@ def as_runner(pipeline_runner: PipelineRunnerFunction) -> PipelineRunnerFunction
     """A runner of ours on that of a Chatsky pipeline; any other one is given back as it is."""
     if not isinstance(getattr(pipeline_runner, "__self__", None), chatsky.Pipeline):
         return pipeline_runner
+    use_own_downloads()
 
     async def run(
         message: Message, ctx_id: Hashable | None = None, update_ctx_misc: dict[str, Any] | None = None

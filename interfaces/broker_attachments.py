@@ -1,8 +1,8 @@
 """Attachments of the interface on the broker: which types pass, where a bot's files go, whom to ask for bytes.
 
 Bytes never travel in a queue. A reference is read from the attachment store; any other id belongs to a messenger, and
-only the edge that the message came through can resolve it. URLs come from users and are never fetched. One half of
-`RabbitMQMessengerInterface`.
+only the edge that the message came through can resolve it. URLs come from users and are fetched from allowed hosts
+only. One half of `RabbitMQMessengerInterface`.
 """
 
 import logging
@@ -90,11 +90,14 @@ class BrokerAttachments(MessengerInterfaceWithAttachments, ABC):
             raise RequestRejected(Reason.REPLY_INVALID, detail, internal=str(error)) from error
 
     async def get_attachment_bytes(self, source: str) -> bytes:
-        """The bytes behind an attachment's id, from the store or by the edge that its message came through.
+        """The bytes behind an attachment's id, from the store or by the edge that its message came through, or behind a
+        URL where the allow list has its host.
 
         Raises `AttachmentError` where they cannot be had, `EdgeUnavailable` or `AttachmentStoreUnavailable` where they
         cannot be had now.
         """
+        if source.lower().startswith(URL_SCHEMES):
+            return await self._transfer.fetch_url(source)
         reference = Reference.parse(source)
         if reference is None:
             reference = await self._resolver.resolve(self._edge_of(source), source)
@@ -109,11 +112,6 @@ class BrokerAttachments(MessengerInterfaceWithAttachments, ABC):
         await self._resolver.close()
 
     def _edge_of(self, source: str) -> str:
-        if source.lower().startswith(URL_SCHEMES):
-            raise AttachmentMissing(
-                f"{source[:100]!r} is a URL, which comes from a user and is not fetched here: fetch it in the bot, "
-                "where it is known which hosts may be asked"
-            )
         interface = _came_through.get()
         if interface is None:
             raise AttachmentMissing(

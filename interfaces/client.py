@@ -15,6 +15,7 @@ from uuid import uuid4
 from interfaces.brokers import Broker, Delivery, Outgoing
 from interfaces.brokers.opening import open_broker
 from interfaces.context import Context
+from interfaces.encryption import Keys
 from interfaces.envelope import context_id, encode_request
 from interfaces.errors import AskTimeout, QueueStranded, RequestFailed
 from interfaces.inbox import Inbox
@@ -34,6 +35,7 @@ class BrokerClient:
     :param url: `amqp://`, `amqps://` (nodes of a cluster separated by commas), or `memory://` inside this process.
     :param interface: name of this source of messages; replies of `send` travel under it.
     :param timeout: seconds a call may take where it gives no time of its own.
+    :param keys: encrypt requests and decrypt replies; in plain where not given.
     """
 
     def __init__(
@@ -44,12 +46,14 @@ class BrokerClient:
         interface: str | None = None,
         broker: Broker | None = None,
         timeout: float = 30.0,
+        keys: Keys | None = None,
     ) -> None:
         self._topology = Topology(namespace=namespace)
         self._interface = interface
         self._broker = broker or open_broker(url)
         self._timeout = timeout
-        self._inbox = Inbox(self._broker, self._topology, _read)
+        self._keys = keys
+        self._inbox = Inbox(self._broker, self._topology, self._read)
         self._publisher = OrderedPublisher(self._broker)
 
     async def open(self) -> None:
@@ -87,9 +91,7 @@ class BrokerClient:
         """
         request_id = request_id or str(uuid4())
         text = context_id(ctx_id)
-        request = encode_request(
-            self._topology, self._signed(message), text, request_id=request_id, update_ctx_misc=update_ctx_misc
-        )
+        request = self._encoded(message, text, request_id, update_ctx_misc)
         await self._publisher.publish(request, text, self._timeout if timeout is None else timeout)
         return request_id
 
@@ -110,9 +112,7 @@ class BrokerClient:
         request_id, text = request_id or str(uuid4()), context_id(ctx_id)
         seconds = self._timeout if timeout is None else timeout
         deadline = asyncio.get_running_loop().time() + seconds
-        request = encode_request(
-            self._topology, self._signed(message), text, request_id=request_id, update_ctx_misc=update_ctx_misc
-        )
+        request = self._encoded(message, text, request_id, update_ctx_misc)
         while True:
             try:
                 return await self._ask_once(request, request_id, text, deadline)
@@ -143,7 +143,7 @@ class BrokerClient:
         who listen under that name. A reply counts as taken when the next one is asked for; until then it may come
         again.
         """
-        return Replies(self._broker, self._topology, queue, interface or self._interface)
+        return Replies(self._broker, self._topology, queue, interface or self._interface, self._keys)
 
     async def __call__(
         self, message: Message, ctx_id: Hashable | None = None, update_ctx_misc: dict[str, Any] | None = None
@@ -162,14 +162,23 @@ class BrokerClient:
             misc=reply.misc or {},
         )
 
+    def _encoded(
+        self, message: Message | str, ctx_id: str, request_id: str, update_ctx_misc: dict[str, Any] | None
+    ) -> Outgoing:
+        return encode_request(
+            *(self._topology, self._signed(message), ctx_id),
+            request_id=request_id,
+            update_ctx_misc=update_ctx_misc,
+            keys=self._keys,
+        )
+
+    def _read(self, delivery: Delivery) -> tuple[str, Reply] | None:
+        reply = read_reply(delivery, self._keys)
+        return None if reply is None else (reply.request_id or "", reply)
+
     def _signed(self, message: Message | str) -> Message:
         message = Message(message) if isinstance(message, str) else message
         if self._interface is None or (message.origin and message.origin.interface):
             return message
         origin = message.origin.model_copy(update={"interface": self._interface}) if message.origin else None
         return message.model_copy(update={"origin": origin or Origin(interface=self._interface)})
-
-
-def _read(delivery: Delivery) -> tuple[str, Reply] | None:
-    reply = read_reply(delivery)
-    return None if reply is None else (reply.request_id or "", reply)

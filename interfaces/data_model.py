@@ -46,8 +46,10 @@ def _json_value(value: Any, depth: int) -> Any:
         return _json_items(value, depth)
     if isinstance(value, list | tuple | set | frozenset):
         return list(_json_items(dict(enumerate(value)), depth).values())
-    if isinstance(value, bytes | bytearray | float):
-        raise _NotJsonError(f"{value!r:.60}")
+    if isinstance(value, float):
+        raise _NotJsonError(str(value))
+    if isinstance(value, bytes | bytearray):
+        raise _NotJsonError(f"{len(value)} {type(value).__name__}")  # They may be what somebody said; this is logged.
     try:
         return to_jsonable_python(value)
     except (PydanticSerializationError, ValueError) as error:
@@ -95,7 +97,8 @@ and NaN included, raises `PydanticSerializationError`, which names the key.
 class DataModel(BaseModel):
     """A model that keeps fields it does not know. Its JSON leaves out what is `None` by default and still is."""
 
-    model_config = ConfigDict(extra="allow")
+    # What was said must not get into logs by way of an error.
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
 
     @model_validator(mode="after")
     def _extra_is_not_pickled(self) -> Self:

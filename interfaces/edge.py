@@ -8,6 +8,7 @@ failed poll, hold up all chats for one, keep running when told to stop. Called b
 import asyncio
 import logging
 import re
+import sys
 from collections.abc import Callable, Collection, Coroutine, Hashable
 from functools import partial
 from typing import Any, Final
@@ -219,6 +220,10 @@ class Edge:
         self.name = edge_name(interface, name)
         self._interface = interface
         self._drive = _drive_of(interface)
+        if "chatsky" in sys.modules:  # Without it, the interface is none of Chatsky's.
+            from interfaces.chatsky_downloads import download_by
+
+            download_by(interface, transfer.fetch_url)
         self._runner = EdgeRunner(client, interface, self.name, transfer)
         self._transfer = transfer
         self._requests = requests

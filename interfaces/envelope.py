@@ -15,8 +15,10 @@ from pydantic_core import from_json, to_json
 
 from interfaces.brokers import Delivery, Outgoing, Properties
 from interfaces.data_model import MAX_DEPTH, json_object
-from interfaces.errors import MisuseError, Reason, RequestRejected
+from interfaces.encryption import Keys
+from interfaces.errors import DecryptionFailed, MisuseError, Reason, RequestRejected
 from interfaces.messages import Message
+from interfaces.sealed_bodies import Opened, is_sealed, open_request, seal_request
 from interfaces.topology import Topology, slot
 from interfaces.unsafe import refuse_unsafe
 
@@ -37,7 +39,7 @@ SERVER_NAMED: Final = "amq.gen-"
 class RequestBody(BaseModel):
     """Body of a request."""
 
-    model_config = ConfigDict(extra="forbid", title="Switchboard request, version 1")
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, title="Switchboard request, version 1")
 
     version: Literal[1] = 1
     ctx_id: str = Field(min_length=1, max_length=MAX_CTX_ID_BYTES, description="Context id, 1-200 bytes of UTF-8.")
@@ -54,6 +56,13 @@ class Request:
     message: Message
     update_ctx_misc: dict[str, Any] | None
     delivery: Delivery
+    opened: Opened | None = None
+    """Where its body came encrypted."""
+
+    @property
+    def body(self) -> bytes:
+        """Its body in plain."""
+        return self.delivery.body if self.opened is None else self.opened.body
 
 
 def context_id(ctx_id: object) -> str:
@@ -76,8 +85,12 @@ def encode_request(
     request_id: str,
     update_ctx_misc: dict[str, Any] | None = None,
     reply_to: str | None = None,
+    keys: Keys | None = None,
 ) -> Outgoing:
-    """A request ready to publish. Raises `MisuseError` where no worker would accept it."""
+    """A request ready to publish, encrypted where there is a key that writes.
+
+    Raises `MisuseError` where no worker would accept it.
+    """
     if not 1 <= len(request_id.encode()) <= MAX_MESSAGE_ID_BYTES:
         raise MisuseError(f"request id {request_id[:50]!r}: it must have 1 to {MAX_MESSAGE_ID_BYTES} bytes of UTF-8")
     fields: dict[str, Any] = {"version": VERSION, "ctx_id": ctx_id}
@@ -87,6 +100,8 @@ def encode_request(
             fields["update_ctx_misc"] = json_object(update_ctx_misc)
         body = to_json(fields)
         decode_body(body)
+        body = seal_request(body, ctx_id, request_id, keys)
+        _refuse_large(body)
     except RequestRejected as error:
         raise MisuseError(f"this message cannot travel: {error.detail}") from error
     except ValueError as error:
@@ -102,8 +117,8 @@ def encode_request(
     return Outgoing(topology.requests_exchange, str(slot(ctx_id)), body, properties)
 
 
-def decode_request(delivery: Delivery, topology: Topology) -> Request:
-    """Check a delivery against the contract. Raises `RequestRejected`."""
+def decode_request(delivery: Delivery, topology: Topology, keys: Keys | None = None) -> Request:
+    """Check a delivery against the contract, and decrypt it where there are keys. Raises `RequestRejected`."""
     properties = delivery.properties
     if not properties.message_id:
         raise RequestRejected(
@@ -120,13 +135,25 @@ def decode_request(delivery: Delivery, topology: Topology) -> Request:
         raise RequestRejected(Reason.BAD_ENCODING, f"content_encoding {properties.content_encoding!r}: send it plain")
     if properties.content_type and properties.content_type.split(";")[0].strip().lower() != JSON:
         raise RequestRejected(Reason.BAD_CONTENT_TYPE, f"content_type {properties.content_type!r} is not {JSON}")
-    body = decode_body(delivery.body)
+    opened = None if keys is None else _open(delivery.body, properties.message_id, keys)
+    body = decode_body(delivery.body if opened is None else opened.body)
+    if opened is not None and opened.ctx_id != body.ctx_id:
+        raise RequestRejected(Reason.BAD_SHAPE, "ctx_id is another in the encrypted body than beside it")
     if delivery.routing_key != str(slot(body.ctx_id)):
         raise RequestRejected(
             Reason.MISROUTED,
             f"routing key {delivery.routing_key!r}: the slot of this ctx_id is {slot(body.ctx_id)} (CRC-32 mod 1024)",
         )
-    return Request(body.ctx_id, properties.message_id, body.message, body.update_ctx_misc, delivery)
+    return Request(body.ctx_id, properties.message_id, body.message, body.update_ctx_misc, delivery, opened)
+
+
+def _open(body: bytes, request_id: str, keys: Keys) -> Opened | None:
+    _refuse_large(body)
+    try:
+        return open_request(body, request_id, keys)
+    except DecryptionFailed as error:
+        detail = "the body cannot be decrypted, or must be encrypted"
+        raise RequestRejected(Reason.NOT_DECRYPTED, detail, internal=str(error)) from error
 
 
 def decode_body(body: bytes) -> RequestBody:
@@ -134,6 +161,9 @@ def decode_body(body: bytes) -> RequestBody:
     raw = _parse(body)
     if not isinstance(raw, dict):
         raise RequestRejected(Reason.BAD_SHAPE, "the body must be a JSON object")
+    if is_sealed(raw):
+        internal = "the body is encrypted, and SWITCHBOARD_ENCRYPTION_KEYS is not set here"
+        raise RequestRejected(Reason.NOT_DECRYPTED, "the body is encrypted", internal=internal)
     version = raw.get("version")
     if version != VERSION or isinstance(version, bool):
         raise RequestRejected(Reason.BAD_VERSION, f"version must be {VERSION}")
@@ -153,8 +183,7 @@ def decode_body(body: bytes) -> RequestBody:
 
 
 def _parse(body: bytes) -> Any:
-    if len(body) > MAX_BODY_BYTES:
-        raise RequestRejected(Reason.BODY_TOO_LARGE, f"the body has {len(body)} bytes, the limit is {MAX_BODY_BYTES}")
+    _refuse_large(body)
     try:
         body.decode()
     except UnicodeDecodeError as error:
@@ -167,6 +196,11 @@ def _parse(body: bytes) -> Any:
         # The parser stops at a depth of about 200 rather than exhaust the stack.
         reason = Reason.TOO_DEEP if "recursion limit" in str(error) else Reason.BAD_JSON
         raise RequestRejected(reason, str(error)) from error
+
+
+def _refuse_large(body: bytes) -> None:
+    if len(body) > MAX_BODY_BYTES:
+        raise RequestRejected(Reason.BODY_TOO_LARGE, f"the body has {len(body)} bytes, the limit is {MAX_BODY_BYTES}")
 
 
 def _refuse_unwritable(body: dict[str, Any]) -> None:

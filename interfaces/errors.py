@@ -20,15 +20,15 @@
     ├── RequestFailed          the reply says that the request got no answer, and why
     ├── AttachmentError        this attachment cannot be had or kept, however often it is tried
     │   ├── AttachmentReferenceInvalid, AttachmentTooLarge, AttachmentCorrupt, AttachmentMissing
-    │   └── AttachmentStoreNotShared
+    │   └── AttachmentStoreNotShared, AttachmentUrlRefused
+    ├── DecryptionFailed       under a key that is not here, changed, moved, or plain where that is refused
     ├── MisuseError            the calling code is wrong; the message says how to mend it
     └── Fatal                  end the process with `exit_code`
         ├── SettingsInvalid, AppInvalid, BrokerRefused, StoreRefused, ConsumerLost, BotStuck
     BotSignal                  what a bot raises to say what is to become of its turn; no `Exception`
     ├── Retry, Reject
 
-Foreign errors (aio-pika, redis, obstore, pydantic) are mapped to these where they enter, never further in, and keep
-their cause.
+Foreign errors (aio-pika, redis, obstore, pydantic) are mapped to these where they enter, and keep their cause.
 """
 
 from enum import IntEnum, StrEnum
@@ -77,6 +77,7 @@ class Reason(StrEnum):
     """The routing key is not the slot of the context id, so order cannot be kept."""
     UNSAFE_PAYLOAD = "unsafe-payload"
     """Pickled fields, or an attachment that points at the worker's own disk."""
+    NOT_DECRYPTED = "not-decrypted"
     HANDLER_FAILED = "handler-failed"
     TURN_TIMEOUT = "turn-timeout"
     """The handler was overdue, in its last attempt at least."""
@@ -230,6 +231,14 @@ class AttachmentMissing(AttachmentError):
 
 class AttachmentStoreNotShared(AttachmentError):
     """The attachment would be kept where nobody who is to read it can."""
+
+
+class AttachmentUrlRefused(AttachmentError):
+    """A URL, or where it redirects to, leads where attachments must not be fetched from."""
+
+
+class DecryptionFailed(SwitchboardError):
+    """It is encrypted under a key that is not here, was changed or moved, or is plain where that is refused."""
 
 
 class MisuseError(SwitchboardError):

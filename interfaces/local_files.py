@@ -1,12 +1,13 @@
 """Reading and clearing away files on this machine that somebody else may be changing meanwhile.
 
 Nothing here waits for a device or follows a link by accident, and none of it may run in the event loop.
-Called by the attachment store and the attachment cache, in threads.
+Called by attachments, their store and their cache, in threads.
 """
 
 import hashlib
 import os
 import stat
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -39,6 +40,28 @@ def open_regular(path: Path, flags: int = 0) -> BinaryIO | None:
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
     return None
+
+
+def read_here(path: Path) -> bytes:
+    """The bytes of `path` itself, never of what a link leads to. Raises `OSError`."""
+    file = open_regular(path, os.O_NOFOLLOW)
+    if file is None:
+        raise FileNotFoundError(f"{path} is no regular file")
+    with file:
+        return file.read()
+
+
+def write_here(path: Path, data: bytes) -> None:
+    """Let `path` be a file with `data`, in one step, in place of what was there, be it a link. Raises `OSError`."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=PARTIAL, delete=False) as file:
+        partial = Path(file.name)
+        try:
+            file.write(data)
+            file.flush()
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 def hash_file(file: BinaryIO, size: int) -> str:

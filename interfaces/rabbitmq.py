@@ -22,6 +22,7 @@ from interfaces.brokers.opening import open_broker
 from interfaces.consumers import KeptConsumer, Watch
 from interfaces.context import Context
 from interfaces.dead_letters import rejection
+from interfaces.encryption import Keys
 from interfaces.envelope import Request, decode_request
 from interfaces.errors import BotSignal, Fatal, MisuseError, RequestRejected, TurnAbandoned
 from interfaces.foreign import stray_cancellations_caught
@@ -57,6 +58,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
     :param drain_timeout: seconds that running turns have to finish when the interface stops.
     :param queues: which request queues there are, where their number may change; those of `topology` otherwise.
     :param attachments: the way to the attachment store; by default to one in this process.
+    :param keys: decrypt requests, and encrypt the replies to those that were.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         queues: RequestQueues | None = None,
         attachments_directory: Path | None = None,
         attachments: AttachmentTransfer | None = None,
+        keys: Keys | None = None,
     ) -> None:
         adopt(type(self))
         self._broker = broker or open_broker(url)
@@ -82,12 +85,12 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         self._concurrency = concurrency
         self._drain_timeout = drain_timeout
         self._watch = watch
+        self._keys = keys
         self._settler = Settler(self._broker, self._queues, self.name, lambda s: self._connected().are_settled(s))
         self._markers = Markers(self._queues.passed)
         self._arrived: deque[Delivery] = deque()
         self._wake = asyncio.Event()
-        self._is_open = False
-        self._stopping = False
+        self._is_open = self._stopping = False
         self._taken = Taken()
         self._wanted: frozenset[str] = frozenset(self.topology.shard_queues)
         self._shards: Shards | None = None
@@ -96,10 +99,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         """After `connect` has ended: contexts whose turns did not finish in time; their requests come again."""
 
     async def connect(
-        self,
-        pipeline_runner: PipelineRunnerFunction,
-        loop: Callable[[], bool] = lambda: True,
-        timeout: float = 0,
+        self, pipeline_runner: PipelineRunnerFunction, loop: Callable[[], bool] = lambda: True, timeout: float = 0
     ) -> None:
         """Take requests and answer them until `stop`, until `loop()` is False, or until cancelled.
 
@@ -231,7 +231,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
             self._markers.take(delivery)
             return None
         try:
-            request = decode_request(delivery, self.topology)
+            request = decode_request(delivery, self.topology, self._keys)
             return replace(request, message=self.received(request.message))
         except RequestRejected as rejected:
             self._settler.reject_aside(delivery, rejected)

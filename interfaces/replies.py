@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from interfaces.brokers import Broker, Delivery
 from interfaces.consumers import KeptConsumer
+from interfaces.encryption import Keys
 from interfaces.errors import QueueStranded
 from interfaces.reply_bodies import Reply, decode_reply
 from interfaces.topology import Topology
@@ -23,10 +24,10 @@ NAMED_QUEUE_LIFE: Final = timedelta(days=7)
 PREFETCH: Final = 500
 
 
-def read_reply(delivery: Delivery) -> Reply | None:
+def read_reply(delivery: Delivery, keys: Keys | None = None) -> Reply | None:
     """The reply in a delivery; `None`, with a line in the log, where it is none."""
     try:
-        return decode_reply(delivery.body)
+        return decode_reply(delivery.body, keys)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one message must not end the listening
         logger.error("message %r on a reply queue is no reply: %s", delivery.properties.message_id, error)
         return None
@@ -35,8 +36,16 @@ def read_reply(delivery: Delivery) -> Reply | None:
 class Replies:
     """Replies of one interface, or of all where none is named, as they come. An async iterator and context manager."""
 
-    def __init__(self, broker: Broker, topology: Topology, queue: str | None, interface: str | None) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        topology: Topology,
+        queue: str | None,
+        interface: str | None,
+        keys: Keys | None = None,
+    ) -> None:
         self._broker = broker
+        self._keys = keys
         self._prefix = topology.reply_prefix
         self._queue = self._prefix + (queue or str(uuid4()))
         self._is_kept = queue is not None
@@ -94,7 +103,7 @@ class Replies:
                 self._queue, self._consuming = self._prefix + str(uuid4()), None
                 await self.open()
                 continue
-            if self._taken.channel.is_open and (reply := read_reply(self._taken)) is not None:
+            if self._taken.channel.is_open and (reply := read_reply(self._taken, self._keys)) is not None:
                 return reply
 
     async def _next(self) -> Delivery:

@@ -12,9 +12,11 @@ from pydantic_core import from_json, to_json
 
 from interfaces.brokers import Delivery, Outgoing, Properties
 from interfaces.data_model import json_object
+from interfaces.encryption import Keys, require_plain
 from interfaces.envelope import DIRECT_REPLY, JSON, MAX_BODY_BYTES, PERSISTENT, VERSION, Request
-from interfaces.errors import Reason, RequestRejected
+from interfaces.errors import DecryptionFailed, Reason, RequestRejected
 from interfaces.messages import Message
+from interfaces.sealed_bodies import Opened, is_sealed, open_reply
 from interfaces.topology import Topology
 from interfaces.unsafe import refuse_unsafe
 
@@ -33,7 +35,7 @@ class ReplyError(BaseModel):
 class Reply(BaseModel):
     """Body of a reply."""
 
-    model_config = ConfigDict(title="Switchboard reply, version 1")
+    model_config = ConfigDict(hide_input_in_errors=True, title="Switchboard reply, version 1")
 
     version: Literal[1] = 1
     ctx_id: str | None = Field(description="Null where the request was too broken to tell.")
@@ -73,13 +75,16 @@ def encode_reply(request: Request, response: Message | None, misc: dict[str, Any
     if len(encoded) > MAX_BODY_BYTES:
         internal = f"the reply has {len(encoded)} bytes, the limit is {MAX_BODY_BYTES}"
         raise RequestRejected(Reason.REPLY_INVALID, "the bot's answer is too large", internal=internal)
-    return encoded
+    return encoded if request.opened is None else request.opened.seal_reply(encoded, request.request_id)
 
 
-def encode_error_reply(ctx_id: str | None, request_id: str | None, rejected: RequestRejected) -> bytes:
-    """Body of the reply that says why a request got no answer."""
+def encode_error_reply(
+    ctx_id: str | None, request_id: str | None, rejected: RequestRejected, opened: Opened | None = None
+) -> bytes:
+    """Body of the reply that says why a request got no answer; encrypted where the request was and could be read."""
     body = _reply_body(ctx_id, _unicode(request_id), 0, "error", None)
-    return to_json(body | {"error": {"code": rejected.reason.value, "detail": rejected.detail}})
+    encoded = to_json(body | {"error": {"code": rejected.reason.value, "detail": rejected.detail}})
+    return encoded if opened is None else opened.seal_reply(encoded, request_id or "")
 
 
 def _reply_body(
@@ -124,9 +129,16 @@ def interface_of(message: Message) -> str:
     return (origin.interface if origin else None) or DEFAULT_INTERFACE
 
 
-def decode_reply(body: bytes) -> Reply:
-    """Parse a reply body. Raises `ValueError` where it is not one, or unsafe."""
-    raw = from_json(body, allow_inf_nan=False)
+def decode_reply(body: bytes, keys: Keys | None = None) -> Reply:
+    """Decrypt and parse a reply body. Raises `ValueError` where it is not one, or unsafe, and `DecryptionFailed`."""
+    opened = None if keys is None else open_reply(body, keys)
+    raw = from_json(body if opened is None else opened, allow_inf_nan=False)
+    if is_sealed(raw):
+        raise DecryptionFailed("it is encrypted, and there are no keys here")
     if isinstance(raw, dict):
         refuse_unsafe(raw.get("message"), raw.get("misc"))
-    return Reply.model_validate(raw)
+    reply = Reply.model_validate(raw)
+    # A worker that could not read a request says so in plain: it knows neither its context nor its key.
+    if opened is None and not (reply.status == "error" and reply.ctx_id is None):
+        require_plain(keys)
+    return reply

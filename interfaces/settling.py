@@ -105,7 +105,9 @@ class Settler:
         if reply_to and not may_reply_to(reply_to, self._topology):
             return
         if reply_to or request:
-            body = encode_error_reply(ctx_id, delivery.properties.message_id, rejected)
+            body = encode_error_reply(
+                ctx_id, delivery.properties.message_id, rejected, request.opened if request else None
+            )
             interface = interface_of(request.message) if request else DEFAULT_INTERFACE
             await self._publish_reply(reply_outgoing(self._topology, delivery, ctx_id, body, interface), delivery)
 

@@ -7,9 +7,11 @@ import ctypes
 from contextlib import suppress
 from typing import Final
 
+from interfaces.allowed_hosts import parse_allowed
 from interfaces.attachment_cache import AttachmentCache
 from interfaces.attachment_store import CHUNK_BYTES, AttachmentStore
 from interfaces.attachment_transfer import AttachmentTransfer
+from interfaces.url_fetching import FetchRules
 from worker.settings import Settings
 
 M_MMAP_THRESHOLD: Final = -3
@@ -23,7 +25,8 @@ def open_transfer(settings: Settings) -> AttachmentTransfer:
         settings.attachments_url, max_bytes=settings.attachments_max_bytes, ttl=settings.attachments_ttl
     )
     cache = AttachmentCache(settings.attachments_directory, max_bytes=settings.attachments_cache_bytes)
-    return AttachmentTransfer(store, cache, across_processes=not settings.is_embedded)
+    rules = FetchRules(parse_allowed(settings.fetch_from), settings.fetch_timeout)
+    return AttachmentTransfer(store, cache, across_processes=not settings.is_embedded, rules=rules)
 
 
 def _give_freed_memory_back() -> None:

@@ -15,8 +15,10 @@ from pydantic_core import from_json
 
 from interfaces.brokers import Delivery, Outgoing
 from interfaces.dead_letters import HEADER_PREFIX
+from interfaces.encryption import Keys
 from interfaces.envelope import context_id
 from interfaces.errors import MisuseError
+from interfaces.sealed_bodies import reseal_request
 from interfaces.topology import SLOTS, Topology, slot
 
 LARGEST_PARSED: Final = 16 * 1024 * 1024
@@ -121,14 +123,23 @@ def read_dead_letter(message: Delivery | Outgoing) -> DeadLetter:
 
 
 def replayed(
-    topology: Topology, delivery: Delivery, letter: DeadLetter, *, user: str | None = None, run_again: bool = False
+    topology: Topology,
+    delivery: Delivery,
+    letter: DeadLetter,
+    *,
+    user: str | None = None,
+    run_again: bool = False,
+    keys: Keys | None = None,
 ) -> Outgoing:
     """The request that a dead letter was, ready to publish. Only for a letter without an `obstacle`.
 
     :param user: whom the broker knows the publisher as: a `user_id` that is another's would be refused.
     :param run_again: give it the id of `new_id`, so that its turn runs even where it was committed.
+    :param keys: for an encrypted body, which is bound to its id, and must be encrypted anew for another one.
+
+    Raises `DecryptionFailed` where that cannot be.
     """
-    properties, death = delivery.properties, _death(delivery)
+    properties, death, body = delivery.properties, _death(delivery), delivery.body
     headers = properties.headers or {}
     kept = {key: value for key, value in headers.items() if not _is_added(key)}
     user_id = properties.user_id or _text(headers, "user-id")
@@ -142,7 +153,8 @@ def replayed(
         # Whoever still waits for the reply knows it by the old id.
         correlation_id = properties.correlation_id or letter.request_id
         request = replace(request, message_id=new_id(letter.request_id), correlation_id=correlation_id)
-    return Outgoing(topology.requests_exchange, str(letter.slot), delivery.body, request)
+        body = reseal_request(body, letter.request_id, new_id(letter.request_id), keys)
+    return Outgoing(topology.requests_exchange, str(letter.slot), body, request)
 
 
 def new_id(request_id: str) -> str:
@@ -234,7 +246,15 @@ def _slot(key: object) -> int | None:
 
 
 def _digest(message: Delivery | Outgoing) -> str:
+    # RabbitMQ gives headers back in another order once it has counted a delivery among them.
+    properties = replace(message.properties, headers=_in_order(message.properties.headers))
     # `repr` escapes what is no Unicode, and tells apart whatever a header can hold.
-    told = hashlib.sha256(repr((message.routing_key, message.properties)).encode())
+    told = hashlib.sha256(repr((message.routing_key, properties)).encode())
     told.update(message.body)
     return told.hexdigest()
+
+
+def _in_order(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _in_order(value[key]) for key in sorted(value)}
+    return [_in_order(item) for item in value] if isinstance(value, list) else value

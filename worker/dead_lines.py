@@ -26,17 +26,20 @@ _INTEGERS: Final = range(-(2**63), 2**63)
 
 
 def write_line(message: Delivery | Outgoing, letter: DeadLetter) -> str:
-    """A dead letter as one line of ASCII. `about` is for readers; `read_line` takes everything from the rest."""
+    """A dead letter as one line of ASCII."""
+    return json.dumps(as_record(message, letter))
+
+
+def as_record(message: Delivery | Outgoing, letter: DeadLetter) -> dict[str, Any]:
+    """What stands in its line. `about` is for readers; `read_line` takes everything from the rest."""
     properties = {name: getattr(message.properties, name) for name in sorted(_NAMES)}
-    return json.dumps(
-        {
-            "version": VERSION,
-            "about": letter.as_data(),
-            "routing_key": _write(message.routing_key),
-            "properties": {name: _write(value) for name, value in properties.items() if value is not None},
-            "body": base64.b64encode(message.body).decode(),
-        }
-    )
+    return {
+        "version": VERSION,
+        "about": letter.as_data(),
+        "routing_key": _write(message.routing_key),
+        "properties": {name: _write(value) for name, value in properties.items() if value is not None},
+        "body": base64.b64encode(message.body).decode(),
+    }
 
 
 def read_line(line: str | bytes) -> Outgoing:

@@ -8,11 +8,12 @@ one would get what the first does not hold, and replay it out of order.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from interfaces.brokers import Broker, Channel, Delivery
+from interfaces.brokers import Broker, Channel, Delivery, Outgoing
+from interfaces.encryption import Keys
 from interfaces.errors import BrokerUnavailable, QueueTaken, SwitchboardError
 from interfaces.topology import Topology
 from interfaces.turnstiles import Turnstiles
@@ -145,12 +146,14 @@ class Replay:
         *,
         user: str | None = None,
         run_again: bool = False,
+        keys: Keys | None = None,
     ) -> None:
         self._broker = broker
         self._topology = topology
         self._matches = matches
         self._user = user
         self._run_again = run_again
+        self._keys = keys
         self._turnstiles = Turnstiles()
         self._gate = asyncio.Semaphore(AT_A_TIME)
         self._failure: SwitchboardError | None = None
@@ -185,16 +188,15 @@ class Replay:
         self._failure = self._failure or error
 
     async def _replay(self, walk: Walk, delivery: Delivery, letter: DeadLetter) -> None:
-        request = replayed(self._topology, delivery, letter, user=self._user, run_again=self._run_again)
         try:
             # A task is started in the order it was made, so whoever is first here is first in the queue.
-            async with self._turnstiles.turn(request.routing_key):
+            async with self._turnstiles.turn(str(letter.slot)):
                 if self._failure is not None:
                     return
                 try:
                     # On a lost channel it is somebody else's, who may be further already.
                     walk.check(delivery)
-                    await self._broker.publish(request)
+                    await self._broker.publish(self._request(delivery, letter))
                 except SwitchboardError as error:
                     self._fail(error)
                     return
@@ -203,6 +205,10 @@ class Replay:
             self.ids.append((old, new_id(old) if self._run_again else old))
         finally:
             self._gate.release()
+
+    def _request(self, delivery: Delivery, letter: DeadLetter) -> Outgoing:
+        options: dict[str, Any] = {"user": self._user, "run_again": self._run_again, "keys": self._keys}
+        return replayed(self._topology, delivery, letter, **options)
 
 
 async def drop(walk: Walk, digests: Collection[str]) -> int:

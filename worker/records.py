@@ -20,7 +20,7 @@ LAYOUT: Final = 1
 class MainRecord(BaseModel):
     """Everything of a context that is not a turn."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     layout: int = Field(default=LAYOUT, ge=LAYOUT, le=LAYOUT)
     created_at: int

@@ -13,8 +13,10 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from interfaces.allowed_hosts import parse_allowed
 from interfaces.attachment_store import check_url
 from interfaces.brokers.nodes import node_urls, require_one_broker
+from interfaces.encryption import Keys
 from interfaces.errors import SettingsInvalid
 from interfaces.topology import DEFAULT_MAX_LENGTH, DEFAULT_PREFETCH, MAX_PREFETCH, MAX_SHARDS, Topology
 from worker.stores import Durability
@@ -122,6 +124,21 @@ class Settings(BaseSettings):
     attachments_cache_bytes: int = Field(
         default=256 * 1024 * 1024, ge=0, description="Bytes the cache of attachments may have."
     )
+    fetch_from: str = Field(
+        default="",
+        description="Hosts that attachments given as URLs may be fetched from, separated by commas: example.org, "
+        "*.example.org for all below it, example.org:8443, http://example.org without TLS. None where empty. Addresses "
+        "that are not on the public internet are never asked.",
+    )
+    fetch_timeout: float = Field(
+        default=30.0, gt=0, le=600, description="Seconds that fetching one such attachment may take."
+    )
+    encryption_keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="Keys that bodies and contexts are encrypted under: id:base64 of 64 bytes, separated by commas; "
+        "the first writes, all read. `plain` among them accepts what is not encrypted. Or file:///path of a file with "
+        "them.",
+    )
     processes: int = Field(default=1, ge=1, le=MAX_SHARDS, description="Worker processes that `switchboard run` keeps.")
 
     @field_validator("amqp_url")
@@ -137,6 +154,18 @@ class Settings(BaseSettings):
     @classmethod
     def _attachment_store(cls, value: str) -> str:
         check_url(value)
+        return value
+
+    @field_validator("encryption_keys")
+    @classmethod
+    def _encryption_keys(cls, value: SecretStr) -> SecretStr:
+        Keys.parse(value.get_secret_value())
+        return value
+
+    @field_validator("fetch_from")
+    @classmethod
+    def _fetch_from(cls, value: str) -> str:
+        parse_allowed(value)
         return value
 
     @field_validator("redis_url")
@@ -161,6 +190,11 @@ class Settings(BaseSettings):
         if self.durability is not Durability.PRIMARY and self.redis_url.get_secret_value().startswith("memory:"):
             raise ValueError(f"durability {self.durability.value} needs Redis: memory:// keeps nothing")
         return self
+
+    @property
+    def keys(self) -> Keys | None:
+        """The keys to encrypt by, read anew; `None` where there are none."""
+        return Keys.parse(self.encryption_keys.get_secret_value())
 
     @property
     def topology(self) -> Topology:

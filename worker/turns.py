@@ -243,7 +243,7 @@ class TurnRunner:
         message, misc = request.message, request.update_ctx_misc
         if turn.has_run:
             # The bot may have changed what it was given before it failed: take it from the wire again.
-            body = decode_body(request.delivery.body)
+            body = decode_body(request.body)
             message, misc = self._received(body.message), body.update_ctx_misc
         turn.has_run = True
         bot = partial(self._run_bot, request, message, misc, loaded)

@@ -8,7 +8,7 @@ import pytest
 
 from interfaces.errors import TurnAbandoned, VersionConflict
 from tests.conformance.store_probes import OpenStore
-from worker.stores import ContextStore, Loaded, Retention, Turn
+from worker.stores import ContextStore, Loaded, Outbox, Retention, Turn
 
 pytest_plugins = ["tests.conformance.store_fixtures"]
 
@@ -384,3 +384,16 @@ async def test_a_context_without_a_turn_for_the_ttl_is_forgotten(open_store: Ope
 async def test_a_closed_store_may_be_closed_again(store: ContextStore) -> None:
     await store.close()
     await store.close()
+
+
+async def test_the_requests_of_a_context_are_remembered_and_told_the_oldest_first(open_store: OpenStore) -> None:
+    store = await open_store(Retention(outbox=150))
+    assert await store.read_outbox("ctx") == Outbox()
+    for number in range(200):
+        await store.commit(new_turn(f"r{number}", number, reply=b"reply %d" % number))
+    await load(store, "r200")
+    outbox = await store.read_outbox("ctx")
+    assert list(outbox.replies.items()) == [(f"r{number}", b"reply %d" % number) for number in range(50, 200)]
+    assert outbox.started == "r200"
+    await store.delete("ctx")
+    assert await store.read_outbox("ctx") == Outbox()

@@ -30,16 +30,17 @@ class Done:
 
 
 class DeadCommand:
-    """Runs `switchboard dead` with a worker's settings."""
+    """Runs `switchboard dead`, or another group of commands, with a worker's settings."""
 
-    def __init__(self, settings: Mapping[str, str]) -> None:
+    def __init__(self, settings: Mapping[str, str], group: str = "dead") -> None:
         self._settings = settings
+        self._group = group
 
     async def start(self, *arguments: str, **environment: str) -> asyncio.subprocess.Process:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("SWITCHBOARD_")}
         return await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "worker.cli", "dead", *arguments),
+            *("-m", "worker.cli", self._group, *arguments),
             cwd=ROOT,
             env={**environ, **self._settings, **environment},
             stdin=asyncio.subprocess.DEVNULL,
@@ -58,9 +59,9 @@ class DeadCommand:
         assert process.returncode is not None
         return Done(process.returncode, out.decode(), err.decode())
 
-    async def listed(self, *arguments: str) -> list[dict[str, Any]]:
+    async def listed(self, *arguments: str, **environment: str) -> list[dict[str, Any]]:
         """The dead letters that are listed."""
-        found = json.loads((await self("list", "--json", *arguments)).out)
+        found = json.loads((await self("list", "--json", *arguments, code=0, **environment)).out)
         assert found["matching"] == len(found["dead_letters"])
         letters: list[dict[str, Any]] = found["dead_letters"]
         return letters

@@ -177,7 +177,7 @@ async def test_a_pipeline_reads_what_was_sent_and_sends_a_file_of_its_own(
     [
         (
             Message(attachments=[Image(source="http://169.254.169.254/x")]),
-            "AttachmentMissing: 'http://169.254.169.254/x'",
+            "AttachmentUrlRefused: attachments are not fetched from http://169.254.169.254:80: it is not in SWITCH",
         ),
         (Message(attachments=[Image(id="file-1")]), "AttachmentMissing: attachment 'file-1' is no reference"),
         (Message(attachments=[Image(id="attachment:sha256:ab:1")]), "AttachmentReferenceInvalid: "),

@@ -203,3 +203,13 @@ def test_what_would_delete_it_or_have_it_refused_travels_as_a_header() -> None:
     again = buried_again(TOPOLOGY, Outgoing("", "", b"", properties)).properties
     assert (again.expiration, again.user_id) == (None, None)
     assert again.headers == {"x-switchboard-expiration": "5", "x-switchboard-user-id": "somebody"}
+
+
+def test_the_digest_does_not_depend_on_the_order_of_headers_which_the_broker_changes() -> None:
+    one, other = {"a": [{"b": 1, "c": 2}], "d": "x"}, {"d": "x", "a": [{"c": 2, "b": 1}]}
+    digests = {
+        read_dead_letter(Outgoing("", "", b"body", Properties(headers=headers))).digest for headers in (one, other)
+    }
+    assert len(digests) == 1
+    changed = read_dead_letter(Outgoing("", "", b"body", Properties(headers={**one, "d": "y"}))).digest
+    assert changed not in digests

@@ -11,6 +11,7 @@ from typing import Any
 from chatsky import Pipeline
 
 from interfaces.bridge import to_chatsky
+from interfaces.chatsky_downloads import use_own_downloads
 from interfaces.context import Context, TurnRecord
 from interfaces.errors import Reason, RequestRejected
 from interfaces.messages import Message
@@ -21,6 +22,7 @@ from worker.chatsky.turn_context import make_pipelines_use_it
 from worker.stores import ContextStore, Loaded
 
 make_pipelines_use_it()
+use_own_downloads()
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,8 +63,8 @@ def _write_value(value: Any, path: str) -> Any:
         raise ValueError(f"the slot {path!r}: {error}") from error
     if not is_kept:
         raise ValueError(
-            f"the slot {path!r} holds {value!r:.60}, which would come back from JSON as something else: extract text, "
-            f"numbers, lists, dictionaries with text as keys, or one of {', '.join(TYPES)}"
+            f"the slot {path!r} holds a value of type {kind}, which would come back from JSON as something else: "
+            f"extract text, numbers, lists, dictionaries with text as keys, or one of {', '.join(TYPES)}"
         )
     return written
 

@@ -16,7 +16,7 @@ SUBCOMMANDS: Final[Mapping[str, str]] = {
     "send": "Send one message to a bot and print its reply.",
     "topology": "Declare or show exchanges and queues, change the number of shards.",
     "dead": "List, show, replay, drop, export and import dead letters.",
-    "context": "Show or delete what is kept of a dialog, take dialogs over from Chatsky's own storage.",
+    "context": "Show, export or delete what is kept of a dialog, take dialogs over from Chatsky.",
     "status": "Show workers, shards and dead letters of a namespace.",
     "doctor": "Check both servers and say how to mend what is wrong.",
     "schema": "Print the JSON Schemas of requests and replies.",

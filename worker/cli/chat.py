@@ -13,7 +13,7 @@ from interfaces.context import Context
 from interfaces.envelope import context_id
 from interfaces.errors import AskTimeout, Fatal, RequestFailed, SettingsInvalid, SwitchboardError
 from interfaces.messengers import Updates
-from worker.cli.commands import BROKER_FIELDS, Command, examples, with_settings
+from worker.cli.commands import BROKER_FIELDS, KEY_FIELDS, Command, examples, with_settings
 from worker.cli.logs import log_to_stderr
 from worker.cli.output import print_line, said
 from worker.cli.servers import is_memory, shown
@@ -23,7 +23,7 @@ from worker.settings import Settings
 INTERFACE = "chat"
 """Name of this source of messages, in their origin."""
 
-FIELDS = (*BROKER_FIELDS, "redis_url", "shards", "history", "attempts")
+FIELDS = (*BROKER_FIELDS, *KEY_FIELDS, "redis_url", "shards", "history", "attempts")
 
 
 @click.command(
@@ -61,7 +61,11 @@ def command(app: str | None, ctx_id: str | None, timeout: float, settings: Setti
 
 async def _chat(app: str | None, ctx_id: str, timeout: float, settings: Settings) -> None:
     client = BrokerClient(
-        settings.amqp_url.get_secret_value(), namespace=settings.namespace, interface=INTERFACE, timeout=timeout
+        settings.amqp_url.get_secret_value(),
+        namespace=settings.namespace,
+        interface=INTERFACE,
+        timeout=timeout,
+        keys=settings.keys,
     )
     async with _worker_of(app, settings), client:
         bot = app or f"namespace {settings.namespace!r} at {shown(settings.amqp_url)}"

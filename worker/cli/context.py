@@ -1,7 +1,6 @@
-"""`switchboard context`: what the store keeps of one dialog, to read or to delete; and dialogs taken over."""
+"""`switchboard context`: what the store keeps of one dialog, to read; the group of all that deals with dialogs."""
 
 import asyncio
-import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,8 +9,8 @@ import click
 from interfaces.context import Context
 from interfaces.envelope import context_id
 from worker import records
-from worker.cli import context_import
-from worker.cli.commands import STORE_FIELDS, Group, examples, with_settings
+from worker.cli import context_data, context_import
+from worker.cli.commands import KEY_FIELDS, STORE_FIELDS, Group, examples, with_settings
 from worker.cli.output import json_option, print_json, print_line, said
 from worker.cli.servers import opened_store
 from worker.settings import Settings
@@ -19,9 +18,11 @@ from worker.settings import Settings
 
 @click.group("context", cls=Group)
 def command() -> None:
-    """Show or delete what is kept of a dialog, take dialogs over from Chatsky's own storage."""
+    """Show, export or delete what is kept of a dialog, take dialogs over from Chatsky."""
 
 
+command.add_command(context_data.export)
+command.add_command(context_data.delete)
 command.add_command(context_import.command)
 
 
@@ -31,7 +32,7 @@ command.add_command(context_import.command)
 @click.argument("ctx_id")
 @click.option("--turns", type=click.IntRange(min=1), default=10, show_default=True, help="Last turns shown.")
 @json_option
-@with_settings(*STORE_FIELDS)
+@with_settings(*STORE_FIELDS, *KEY_FIELDS)
 def show(ctx_id: str, turns: int, as_json: bool, settings: Settings) -> None:
     """Show a dialog: its turns, and what its bot remembers beside them."""
     context = asyncio.run(_read(settings, context_id(ctx_id), turns))
@@ -98,27 +99,3 @@ def _iso(nanoseconds: int) -> str:
         microsecond=nanoseconds // 1000 % 1_000_000
     )
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-@command.command("delete", epilog=examples("switchboard context delete ada", "switchboard context delete ada --yes"))
-@click.argument("ctx_id")
-@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask on.")
-@with_settings(*STORE_FIELDS)
-def delete(ctx_id: str, yes: bool, settings: Settings) -> None:
-    """Delete everything kept of a dialog. Its next message begins it anew.
-
-    The ids of its requests are forgotten too: one that the broker delivers again becomes a turn again.
-    """
-    ctx_id = context_id(ctx_id)
-    if not yes:
-        if not sys.stdin.isatty():
-            raise click.UsageError("there is no terminal to ask on: give --yes to delete")
-        click.confirm(f"Delete context {ctx_id!r} of namespace {settings.namespace!r}?", abort=True)
-    if not asyncio.run(_delete(settings, ctx_id)):
-        raise click.ClickException(f"there is no context {ctx_id!r} in namespace {settings.namespace!r}")
-    print_line(f"context {ctx_id!r} deleted")
-
-
-async def _delete(settings: Settings, ctx_id: str) -> bool:
-    async with opened_store(settings) as store:
-        return await store.delete(ctx_id)

@@ -12,7 +12,7 @@ from rich.progress import Progress as Bars
 
 from interfaces.errors import AppInvalid, ExitCode, MisuseError, Unavailable
 from interfaces.nested_loops import nested_loops_prevented
-from worker.cli.commands import STORE_FIELDS, Command, examples, with_settings
+from worker.cli.commands import KEY_FIELDS, STORE_FIELDS, Command, examples, with_settings
 from worker.cli.output import print_line
 from worker.cli.servers import opened_store
 from worker.settings import Settings
@@ -43,7 +43,7 @@ SHOWN = 20
     show_default=True,
     help="What the keys begin with: `key_prefix` of the bot's RedisContextStorage.",
 )
-@with_settings(*STORE_FIELDS)
+@with_settings(*STORE_FIELDS, *KEY_FIELDS)
 def command(url: str, prefix: str, settings: Settings) -> None:
     """Take dialogs over from the Redis at URL, where Chatsky's own RedisContextStorage keeps them.
 

@@ -13,7 +13,7 @@ from interfaces.brokers import Delivery
 from interfaces.brokers.nodes import node_urls
 from interfaces.errors import ExitCode, SwitchboardError
 from worker.cli import dead_files
-from worker.cli.commands import BROKER_FIELDS, Group, examples, with_settings
+from worker.cli.commands import BROKER_FIELDS, KEY_FIELDS, Group, examples, with_settings
 from worker.cli.dead_filters import Filter, with_filter
 from worker.cli.dead_tables import one_line, print_letter, print_letters
 from worker.cli.dead_walks import Found, opened_walk, scan_option, tell_cut
@@ -87,11 +87,12 @@ def list_letters(wanted: Filter, limit: int | None, scan: int, as_json: bool, se
 @click.option("--limit", type=click.IntRange(min=1), default=10, show_default=True, help="Dead letters shown at most.")
 @scan_option
 @json_option
-@with_settings(*BROKER_FIELDS)
+@with_settings(*BROKER_FIELDS, *KEY_FIELDS)
 def show(wanted: Filter, limit: int, scan: int, as_json: bool, settings: Settings) -> None:
     """Show dead letters whole: what they tell, properties, headers and body.
 
-    With --json each is a line as `switchboard dead export` writes it.
+    A body that is encrypted is shown in plain where its key is given. With --json each is a line as `switchboard dead
+    export` writes it, the body as it is.
     """
     picked, more, is_cut = asyncio.run(_pick(settings, wanted, scan, limit))
     for number, (letter, delivery) in enumerate(picked):
@@ -100,7 +101,7 @@ def show(wanted: Filter, limit: int, scan: int, as_json: bool, settings: Setting
         else:
             if number:
                 print_line()
-            print_letter(letter, delivery)
+            print_letter(letter, delivery, settings.keys)
     if more:
         print_line(("! ", "yellow"), f"{more} more match: see --limit", err=True)
     tell_cut(is_cut, scan)
@@ -124,7 +125,7 @@ def show(wanted: Filter, limit: int, scan: int, as_json: bool, settings: Setting
 @dry_run_option
 @scan_option
 @json_option
-@with_settings(*BROKER_FIELDS)
+@with_settings(*BROKER_FIELDS, *KEY_FIELDS)
 def replay(
     wanted: Filter, everything: bool, run_again: bool, dry_run: bool, scan: int, as_json: bool, settings: Settings
 ) -> None:
@@ -221,7 +222,9 @@ async def _replay(
 ) -> bool:
     user = unquote(urlsplit(node_urls(settings.amqp_url.get_secret_value())[0]).username or "guest")
     async with opened_walk(settings, scan) as (broker, walk):
-        replaying = Replay(broker, settings.topology, wanted.matches, user=user, run_again=run_again)
+        replaying = Replay(
+            broker, settings.topology, wanted.matches, user=user, run_again=run_again, keys=settings.keys
+        )
         begun(replaying)
         await replaying.run(walk)
         return walk.is_cut

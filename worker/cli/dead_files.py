@@ -44,7 +44,7 @@ def export(file: str, wanted: Filter, scan: int, settings: Settings) -> None:
     FILE must not exist; it appears when it is complete, readable by its owner only. Where there were more than could be
     looked at, the exit code is 1.
     """
-    with _new_file(file) as lines:
+    with new_file(file) as lines:
         number, is_cut = asyncio.run(_export(settings, wanted, scan, lines))
     print_line(f"{number} dead letters written", err=True)
     tell_cut(is_cut, scan)
@@ -95,7 +95,7 @@ def import_lines(file: IO[bytes], dry_run: bool, scan: int, settings: Settings) 
 
 
 @contextmanager
-def _new_file(name: str) -> Iterator[IO[str]]:
+def new_file(name: str) -> Iterator[IO[str]]:
     """A file that is there once all is written and safe, and not before."""
     if name == "-":
         yield sys.stdout

@@ -14,6 +14,9 @@ from rich.text import Text
 
 from interfaces.brokers import Delivery, Properties
 from interfaces.cli import printable
+from interfaces.encryption import Keys
+from interfaces.errors import DecryptionFailed
+from interfaces.sealed_bodies import request_in_plain
 from worker.cli.output import Cell, plain_table, print_line
 from worker.dead_letters import DeadLetter, shown
 
@@ -79,8 +82,8 @@ def _size(size: int) -> str:
     return f"{size} B" if size < 10_000 else f"{size / 1024:.0f} KiB"
 
 
-def print_letter(letter: DeadLetter, delivery: Delivery) -> None:
-    """Everything of one dead letter, its body too."""
+def print_letter(letter: DeadLetter, delivery: Delivery, keys: Keys | None = None) -> None:
+    """Everything of one dead letter, its body too, in plain where `keys` can decrypt it."""
     for name, value in letter.as_data().items():
         print_line((f"{name:<12}", "bold"), "-" if value is None else one_line(str(value)))
     print_line(("properties", "bold"))
@@ -92,7 +95,11 @@ def print_letter(letter: DeadLetter, delivery: Delivery) -> None:
     for key, value in (delivery.properties.headers or {}).items():
         print_line((f"  {one_line(key)}: ", "cyan"), _value(value))
     print_line(("body", "bold"))
-    print_line(_body(delivery.body))
+    try:
+        print_line(_body(request_in_plain(delivery.body, letter.request_id or "", keys)))
+    except DecryptionFailed as error:
+        print_line(_body(delivery.body))
+        print_line(("! ", "yellow"), f"the body cannot be read: {error}", err=True)
 
 
 def _value(value: Any) -> str:

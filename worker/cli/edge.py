@@ -22,7 +22,16 @@ from interfaces.nested_loops import nested_loops_prevented
 from interfaces.topology import Topology
 from worker.apps import load_object
 from worker.attachments import open_transfer
-from worker.cli.commands import ATTACHMENT_FIELDS, BROKER_FIELDS, Command, examples, exit_code, tell, with_settings
+from worker.cli.commands import (
+    ATTACHMENT_FIELDS,
+    BROKER_FIELDS,
+    KEY_FIELDS,
+    Command,
+    examples,
+    exit_code,
+    tell,
+    with_settings,
+)
 from worker.cli.ending import end_on_signals, leave, until_ended
 from worker.cli.logs import LEVELS, log_to_stderr
 from worker.cli.servers import refuse_memory
@@ -51,7 +60,7 @@ logger = logging.getLogger(__name__)
     help="Seconds to wait for the reply to a message.",
 )
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What is logged.")
-@with_settings(*BROKER_FIELDS, "drain_timeout", *ATTACHMENT_FIELDS)
+@with_settings(*BROKER_FIELDS, *KEY_FIELDS, "drain_timeout", *ATTACHMENT_FIELDS)
 def command(interface: str, name: str | None, timeout: float, log_level: str, settings: Settings) -> None:
     """Put a messenger interface in front of the broker.
 
@@ -86,7 +95,7 @@ def load_interface(path: str) -> Any:
 async def _supervise(interface: Any, name: str | None, timeout: float, settings: Settings) -> None:
     """Run the edge until it ends or is told to. Ends the process itself where something may be left running."""
     broker = open_broker(settings.amqp_url.get_secret_value(), publish_timeout=settings.publish_timeout)
-    client = BrokerClient(namespace=settings.namespace, broker=broker, timeout=timeout)
+    client = BrokerClient(namespace=settings.namespace, broker=broker, timeout=timeout, keys=settings.keys)
     transfer = open_transfer(_with_directory_of(interface, settings))
     name, topology = edge_name(interface, name), Topology(namespace=settings.namespace)
     give = giver_of(interface, transfer)

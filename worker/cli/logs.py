@@ -14,6 +14,9 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 LIBRARIES: Final = ("aio_pika", "aiormq")
 """They log what they also raise, with tracebacks; ours say it in one line."""
 
+TALKATIVE: Final = ("chatsky", "httpcore", "telegram")
+"""They log at level debug what is said, or the URL it is fetched by. A bot that wants that sets their level itself."""
+
 
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
@@ -47,6 +50,8 @@ def log_to_stderr(level: str) -> None:
 
 
 def quiet_libraries() -> None:
-    """Leave the AMQP client's failures to our own messages."""
+    """Leave the AMQP client's failures to our own messages, and keep out of the log what people say."""
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.INFO)

@@ -8,7 +8,7 @@ import click
 from interfaces.client import BrokerClient
 from interfaces.errors import ExitCode
 from interfaces.reply_bodies import Reply
-from worker.cli.commands import BROKER_FIELDS, Command, examples, with_settings
+from worker.cli.commands import BROKER_FIELDS, KEY_FIELDS, Command, examples, with_settings
 from worker.cli.output import json_option, print_json, print_line, said
 from worker.cli.servers import refuse_memory
 from worker.settings import Settings
@@ -40,7 +40,7 @@ INTERFACE = "send"
 )
 @click.option("--id", "request_id", metavar="TEXT", help="Id of the request; a new one where not given.")
 @json_option
-@with_settings(*BROKER_FIELDS)
+@with_settings(*BROKER_FIELDS, *KEY_FIELDS)
 def command(
     ctx_id: str, text: str, wait: bool, timeout: float, request_id: str | None, as_json: bool, settings: Settings
 ) -> None:
@@ -52,7 +52,11 @@ def command(
     if text == "-":
         text = sys.stdin.read().removesuffix("\n")
     client = BrokerClient(
-        settings.amqp_url.get_secret_value(), namespace=settings.namespace, interface=INTERFACE, timeout=timeout
+        settings.amqp_url.get_secret_value(),
+        namespace=settings.namespace,
+        interface=INTERFACE,
+        timeout=timeout,
+        keys=settings.keys,
     )
     if wait:
         _show(asyncio.run(_ask(client, ctx_id, text, request_id)), as_json)

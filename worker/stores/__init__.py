@@ -13,7 +13,7 @@ new owner left in the context, is what stops it (docs/decisions/0005).
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -70,6 +70,20 @@ class Edit:
     main: bytes
     turns: Mapping[int, bytes | None]
     """Turns written, by id; `None` removes one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    """What a context remembers of its requests."""
+
+    replies: Mapping[str, bytes] = field(default_factory=dict)
+    """The replies kept, by request id, the oldest first."""
+    started: str | None = None
+    """The request whose turn was started last and not finished."""
+
+    def __bool__(self) -> bool:
+        """Whether there is anything."""
+        return bool(self.replies) or self.started is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +161,9 @@ class ContextStore(Protocol):
 
     async def read_turns(self, ctx_id: str, turn_ids: Sequence[int]) -> dict[int, bytes]:
         """Those of the turns that exist."""
+
+    async def read_outbox(self, ctx_id: str) -> Outbox:
+        """The requests of a context that are remembered, without any effect. For operators."""
 
     async def delete(self, ctx_id: str) -> bool:
         """Forget a context, its kept replies included; False where there was none."""

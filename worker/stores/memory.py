@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from interfaces.errors import TurnAbandoned, VersionConflict
-from worker.stores import Edit, Loaded, Retention, Turn
+from worker.stores import Edit, Loaded, Outbox, Retention, Turn
 
 
 @dataclass(slots=True)
@@ -136,6 +136,13 @@ class MemoryStore:
         """See `ContextStore.read_turns`."""
         context = self._find(ctx_id)
         return {} if context is None else {n: context.turns[n] for n in turn_ids if n in context.turns}
+
+    async def read_outbox(self, ctx_id: str) -> Outbox:
+        """See `ContextStore.read_outbox`."""
+        context = self._find(ctx_id)
+        if context is None:
+            return Outbox()
+        return Outbox(dict(context.outbox), None if context.start is None else context.start.request_id)
 
     async def delete(self, ctx_id: str) -> bool:
         """See `ContextStore.delete`."""

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from interfaces.errors import TurnAbandoned, VersionConflict
-from worker.stores import Durability, Edit, Loaded, Retention, Turn
+from worker.stores import Durability, Edit, Loaded, Outbox, Retention, Turn
 from worker.stores.address import RedisAddress, parse_address
 from worker.stores.clients import primary_client, server_client
 from worker.stores.cluster import Cluster
@@ -40,6 +40,8 @@ _SCRIPTS = (
     *(_LOAD, _COMMIT, _EDIT, _FORGET_START, _PEEK, _DELETE),
     *(_CLAIM, _ANNOUNCE, _LIVING, _READ_PLAN, _CHANGE_PLAN, _NOTE_PASSED),
 )
+
+_REPLIES_AT_A_TIME = 100
 
 _UNSAFE = re.compile(r"[%{}\x00-\x1f\x7f]")
 
@@ -151,6 +153,21 @@ class RedisStore:
             return {}
         values = await self._pipeline.command(b"HMGET", self.key(ctx_id), *(b"t:%d" % turn_id for turn_id in turn_ids))
         return {turn_id: value for turn_id, value in zip(turn_ids, values, strict=True) if value is not None}
+
+    async def read_outbox(self, ctx_id: str) -> Outbox:
+        """See `ContextStore.read_outbox`. Some replies a call: an import may have left a long gap in their numbers."""
+        key = self.key(ctx_id)
+        version, oldest, started = await self._pipeline.command(b"HMGET", key, b"v", b"o0", b"r")
+        replies: dict[str, bytes] = {}
+        for first in range(int(oldest or 1), int(version or 0) + 1, _REPLIES_AT_A_TIME):
+            numbers = range(first, min(first + _REPLIES_AT_A_TIME, int(version) + 1))
+            fields = [name % number for number in numbers for name in (b"d:%d", b"o:%d")]
+            values = await self._pipeline.command(b"HMGET", key, *fields)
+            pairs = zip(values[::2], values[1::2], strict=True)
+            replies |= {
+                request.decode(): reply for request, reply in pairs if request is not None and reply is not None
+            }
+        return Outbox(replies, None if started is None else started.decode())
 
     async def delete(self, ctx_id: str) -> bool:
         """See `ContextStore.delete`. Repeated after a lost answer it says False."""

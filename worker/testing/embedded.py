@@ -60,7 +60,7 @@ class Embedded:
         self._log = log
         self._server = MemoryServer()
         self._store = MemoryStore(Retention(settings.outbox, settings.max_turns, settings.context_ttl))
-        self._client = BrokerClient(namespace=settings.namespace, broker=MemoryBroker(self._server))
+        self._client = BrokerClient(namespace=settings.namespace, broker=MemoryBroker(self._server), keys=settings.keys)
         self._transfer = open_transfer(settings)
         self._traces: dict[str, TurnTrace] = {}
         # A fresh process begins in these, and not in those of the lane that its predecessor died in.
