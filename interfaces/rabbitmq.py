@@ -27,6 +27,7 @@ from interfaces.errors import BotSignal, Fatal, MisuseError, RequestRejected, Tu
 from interfaces.foreign import stray_cancellations_caught
 from interfaces.lanes import Lanes
 from interfaces.lazy_bridge import adopt, our_runner
+from interfaces.limits import Limits
 from interfaces.markers import Markers, is_marker
 from interfaces.messages import Message
 from interfaces.messengers import PipelineRunnerFunction, PollingMessengerInterface
@@ -58,6 +59,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
     :param drain_timeout: seconds that running turns have to finish when the interface stops.
     :param queues: which request queues there are, where their number may change; those of `topology` otherwise.
     :param attachments: the way to the attachment store; by default to one in this process.
+    :param limits: how much a request and its reply may be.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         queues: RequestQueues | None = None,
         attachments_directory: Path | None = None,
         attachments: AttachmentTransfer | None = None,
+        limits: Limits | None = None,
     ) -> None:
         adopt(type(self))
         self._broker = broker or open_broker(url)
@@ -85,6 +88,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         self._concurrency = concurrency
         self._drain_timeout = drain_timeout
         self._watch = watch
+        self._limits = limits or Limits()
         self._settler = Settler(self._broker, self._queues, self.name, lambda s: self._connected().are_settled(s))
         self._markers = Markers(self._queues.passed)
         self._arrived: deque[Delivery] = deque()
@@ -234,7 +238,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
             self._markers.take(delivery)
             return None
         try:
-            request = decode_request(delivery, self.topology)
+            request = decode_request(delivery, self.topology, self._limits)
             return replace(request, message=self.received(request.message))
         except RequestRejected as rejected:
             self._settler.reject_aside(delivery, rejected)
@@ -272,7 +276,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         body = context.committed_reply
         if body is None:
             response = context.last_response and await self.sent(context.last_response)
-            body = encode_reply(request, response, context.misc, context.current_turn_id)
+            body = encode_reply(request, response, context.misc, context.current_turn_id, self._limits)
         await self._settler.answer(request, body)
         self._taken.remove(request)
 

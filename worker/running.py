@@ -63,6 +63,7 @@ class Worker:
             drain_timeout=self.settings.drain_timeout,
             watch=Watch(self.settings.watch_every, self.settings.watch_lost_after),
             attachments=self._transfer,
+            limits=self.settings.limits,
         )
         self._runner = TurnRunner(self._app, self._store, self.settings, self._interface.current, self._interface)
         self._membership = Membership(self._store, self._interface, generations)

@@ -15,7 +15,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from interfaces.attachment_store import check_url
 from interfaces.brokers.nodes import node_urls, require_one_broker
+from interfaces.data_model import MAX_DEPTH
 from interfaces.errors import SettingsInvalid
+from interfaces.limits import MAX_BODY_BYTES, Limits
 from interfaces.topology import DEFAULT_MAX_LENGTH, MAX_SHARDS, Topology
 from worker.stores import Durability
 from worker.stores.address import CLUSTER, SENTINEL, UNREADABLE, parse_address
@@ -23,6 +25,11 @@ from worker.stores.address import CLUSTER, SENTINEL, UNREADABLE, parse_address
 ENV_PREFIX = "SWITCHBOARD_"
 NAMESPACE_PATTERN = r"^[A-Za-z0-9_-]{1,40}$"
 """Letters that mean nothing to AMQP topic keys, Redis hash tags, shells or regular expressions."""
+
+MAX_RECORD_BYTES = 64 * 1024 * 1024
+"""Redis takes values of 512 MiB; one that is loaded with every turn of a dialog should be far from that."""
+
+_LIMITS = Limits()
 
 
 class Settings(BaseSettings):
@@ -115,6 +122,32 @@ class Settings(BaseSettings):
     attachments_cache_bytes: int = Field(
         default=256 * 1024 * 1024, ge=0, description="Bytes the cache of attachments may have."
     )
+    max_body_bytes: int = Field(
+        default=_LIMITS.body_bytes, ge=1024, le=MAX_BODY_BYTES, description="Bytes of a request."
+    )
+    max_depth: int = Field(default=_LIMITS.depth, ge=3, le=MAX_DEPTH, description="Levels of JSON in a request.")
+    max_nodes: int = Field(
+        default=_LIMITS.nodes, ge=10, le=MAX_BODY_BYTES, description="Values in a request's JSON, at all levels."
+    )
+    max_attachments: int = Field(
+        default=_LIMITS.attachments, ge=0, le=MAX_BODY_BYTES, description="Attachments of a message, with its groups'."
+    )
+    max_text: int = Field(default=_LIMITS.text, ge=0, le=MAX_BODY_BYTES, description="Characters of a message's text.")
+    max_reply_bytes: int = Field(
+        default=_LIMITS.reply_bytes, ge=1024, le=MAX_BODY_BYTES, description="Bytes of a reply, misc included."
+    )
+    max_misc_bytes: int = Field(
+        default=_LIMITS.misc_bytes, ge=2, le=MAX_RECORD_BYTES, description="Bytes of misc as a bot leaves it."
+    )
+    max_context_bytes: int = Field(
+        default=_LIMITS.context_bytes,
+        ge=1024,
+        le=MAX_RECORD_BYTES,
+        description="Bytes stored for a context beside its turns.",
+    )
+    max_turn_bytes: int = Field(
+        default=_LIMITS.turn_bytes, ge=1024, le=MAX_RECORD_BYTES, description="Bytes stored for one turn."
+    )
     processes: int = Field(default=1, ge=1, le=MAX_SHARDS, description="Worker processes that `switchboard run` keeps.")
 
     @field_validator("amqp_url")
@@ -159,6 +192,21 @@ class Settings(BaseSettings):
     def topology(self) -> Topology:
         """What is declared on the broker."""
         return Topology(namespace=self.namespace, shards=self.shards, max_length=self.max_length)
+
+    @property
+    def limits(self) -> Limits:
+        """How much a request, its reply and its context may be."""
+        return Limits(
+            body_bytes=self.max_body_bytes,
+            depth=self.max_depth,
+            nodes=self.max_nodes,
+            attachments=self.max_attachments,
+            text=self.max_text,
+            reply_bytes=self.max_reply_bytes,
+            misc_bytes=self.max_misc_bytes,
+            context_bytes=self.max_context_bytes,
+            turn_bytes=self.max_turn_bytes,
+        )
 
     @property
     def environment(self) -> dict[str, str]:

@@ -226,13 +226,14 @@ class TurnRunner:
             response = await self._interface.sent(response)
             if turn_id in context.responses:
                 context.responses[turn_id] = response
-        reply = encode_reply(request, response, context.misc, turn_id)
+        reply = encode_reply(request, response, context.misc, turn_id, self._settings.limits)
         try:
             main, record = records.write_main(context), records.write_turn(context, turn_id)
         except ValueError as error:
             detail = "the dialog's data cannot be stored"
             raise RequestRejected(Reason.REPLY_INVALID, detail, internal=str(error)) from error
         turns = {**older_turns, turn_id: record}
+        records.require_sizes(main, turns, self._settings.limits)
         new = Turn(request.ctx_id, request.request_id, loaded.version, main, turns, reply, loaded.revision)
         context.commit(await while_store_is_away(self._store.commit, new))
         return context
@@ -243,7 +244,7 @@ class TurnRunner:
         message, misc = request.message, request.update_ctx_misc
         if turn.has_run:
             # The bot may have changed what it was given before it failed: take it from the wire again.
-            body = decode_body(request.delivery.body)
+            body = decode_body(request.delivery.body, self._settings.limits)
             message, misc = self._received(body.message), body.update_ctx_misc
         turn.has_run = True
         bot = partial(self._run_bot, request, message, misc, loaded)
