@@ -64,8 +64,12 @@ class Worker:
             watch=Watch(self.settings.watch_every, self.settings.watch_lost_after),
             attachments=self._transfer,
             limits=self.settings.limits,
+            in_flight_bytes=self.settings.in_flight_bytes,
         )
-        self._runner = TurnRunner(self._app, self._store, self.settings, self._interface.current, self._interface)
+        interface = self._interface
+        self._runner = TurnRunner(
+            *(self._app, self._store, self.settings, interface.current, interface), returnable=interface.returnable
+        )
         self._membership = Membership(self._store, self._interface, generations)
         self._stop = asyncio.Event()
         self._ready = asyncio.Event()

@@ -56,7 +56,17 @@ class Settings(BaseSettings):
     max_length: int = Field(
         default=DEFAULT_MAX_LENGTH, ge=1, description="Requests a shard holds before publishers are refused."
     )
-    prefetch: int = Field(default=64, ge=1, le=1000, description="Unacknowledged requests per shard at most.")
+    prefetch: int = Field(
+        default=8192,
+        ge=1,
+        le=65_535,
+        description="Unacknowledged requests per shard at most. A context that has more waiting holds up the others.",
+    )
+    in_flight_bytes: int = Field(
+        default=256 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="Bytes of unacknowledged requests per process at most, 2 KiB for each included.",
+    )
     batch_size: int = Field(default=64, ge=1, le=10_000, description="Requests taken per poll at most.")
     concurrency: int = Field(default=256, ge=1, le=10_000, description="Turns that run at a time at most.")
     history: int = Field(default=10, ge=1, le=1000, description="Turns loaded with a context; older ones on demand.")
@@ -172,15 +182,6 @@ class Settings(BaseSettings):
             parse_address(value.get_secret_value())
             return value
         return _with_scheme(value, ("redis", "rediss", "unix", "memory"), (*SENTINEL, *CLUSTER))
-
-    @model_validator(mode="after")
-    def _outbox_covers_prefetch(self) -> "Settings":
-        if self.outbox < self.prefetch:
-            raise ValueError(
-                f"outbox ({self.outbox}) must be at least prefetch ({self.prefetch}): a worker that takes over "
-                "must find the replies to everything its predecessor held"
-            )
-        return self
 
     @model_validator(mode="after")
     def _durability_needs_redis(self) -> "Settings":

@@ -74,7 +74,8 @@ class TurnRunner:
     """A pipeline runner (the seed's `PipelineRunnerFunction`) whose turns are committed exactly once.
 
     `current(ctx_id)` gives the request that the context is in a turn for; `interface` is the one it came through, for
-    bots that ask it for attachments.
+    bots that ask it for attachments. `returnable(request)` says how many requests of its context may be delivered again
+    although they are acknowledged: their replies are kept, however many.
     """
 
     def __init__(
@@ -84,11 +85,14 @@ class TurnRunner:
         settings: Settings,
         current: Callable[[Hashable], Request],
         interface: BrokerAttachments | None = None,
+        *,
+        returnable: Callable[[Request], int] = lambda _: 0,
     ) -> None:
         self._store = store
         self._settings = settings
         self._current = current
         self._interface = interface
+        self._returnable = returnable
         self._bot: HandlerApp | RunnerApp | PipelineTurns
         if isinstance(app, HandlerApp | RunnerApp):
             self._bot, self._history = app, settings.history
@@ -234,7 +238,8 @@ class TurnRunner:
             raise RequestRejected(Reason.REPLY_INVALID, detail, internal=str(error)) from error
         turns = {**older_turns, turn_id: record}
         records.require_sizes(main, turns, self._settings.limits)
-        new = Turn(request.ctx_id, request.request_id, loaded.version, main, turns, reply, loaded.revision)
+        returnable = self._returnable(request)
+        new = Turn(request.ctx_id, request.request_id, loaded.version, main, turns, reply, loaded.revision, returnable)
         context.commit(await while_store_is_away(self._store.commit, new))
         return context
 

@@ -1,0 +1,127 @@
+"""Deliveries on their way from the consumers to the lanes: noted, decoded, refused, or let go of where it is too much.
+
+What comes on a channel that is being given back is dropped at once, however much of it the broker still sends: it comes
+again in order. Used by `RabbitMQMessengerInterface`.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from weakref import WeakKeyDictionary
+
+from interfaces.brokers import Channel, Delivery
+from interfaces.envelope import Request
+from interfaces.errors import RequestRejected
+from interfaces.markers import Markers, is_marker
+from interfaces.returnable import Returnable
+from interfaces.settling import Settler
+from interfaces.shards import Shards
+from interfaces.taken import Held, Taken
+
+logger = logging.getLogger(__name__)
+
+
+class Arrivals:
+    """What was delivered and is in no lane yet.
+
+    :param taken: holds what arrives until it is settled.
+    :param decode: makes a request of a delivery, or raises `RequestRejected`.
+    :param shards: whose deliveries these are.
+    """
+
+    def __init__(
+        self,
+        taken: Taken,
+        decode: Callable[[Delivery], Request],
+        settler: Settler,
+        markers: Markers,
+        shards: Callable[[], Shards],
+        prefetch: int,
+    ) -> None:
+        self._taken = taken
+        self._decode = decode
+        self._settler = settler
+        self._markers = markers
+        self._shards = shards
+        self._prefetch = prefetch
+        self._arrived: deque[Held] = deque()
+        self._is_there = asyncio.Event()
+        self._returnable: WeakKeyDictionary[Channel, Returnable] = WeakKeyDictionary()
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Take a delivery from its consumer."""
+        channel = delivery.channel
+        if channel not in self._returnable:
+            self._returnable[channel] = Returnable(self._prefetch)
+        self._returnable[channel].delivered(is_repeated=delivery.redelivered)
+        if not self._shards().may_start(channel):
+            return
+        self._arrived.append(self._taken.take(delivery))
+        self.wake()
+        if self._taken.is_over:
+            self._lighten()
+
+    def wake(self) -> None:
+        """End the wait for a delivery."""
+        self._is_there.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Return when there is a delivery, when woken, or when the time is over."""
+        if not self._arrived:
+            self._is_there.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._is_there.wait()
+
+    def next(self) -> Request | None:
+        """The next request, lined up behind those of its context; `None` where there is none now."""
+        while self._arrived:
+            held = self._arrived.popleft()
+            request = self._read(held)
+            if request is not None:
+                self._taken.line_up(held, request)
+                return request
+        return None
+
+    def acknowledged(self, request: Request) -> None:
+        """Note that a request is settled. The broker may not have noted it yet."""
+        channel = request.delivery.channel
+        self._returnable[channel].acknowledged(request.ctx_id, len(channel.unsettled))
+
+    def returnable(self, request: Request) -> int:
+        """How many requests of this one's context are acknowledged and may be delivered again all the same."""
+        return self._returnable[request.delivery.channel].of(request.ctx_id)
+
+    def _read(self, held: Held) -> Request | None:
+        delivery = held.delivery
+        if delivery is None:
+            return None
+        if not self._shards().may_start(held.channel):
+            self._taken.settled(held)  # It comes again, here or elsewhere; started now, it could only run twice.
+            return None
+        if is_marker(delivery):
+            self._taken.settled(held)
+            self._markers.take(delivery)
+            return None
+        try:
+            return self._decode(delivery)
+        except RequestRejected as rejected:
+            held.is_started = True
+            rejecting = self._settler.reject_aside(delivery, rejected)
+            rejecting.add_done_callback(lambda _: self._taken.settled(held))
+            return None
+
+    def _lighten(self) -> None:
+        shards = self._shards()
+        channel = self._taken.heaviest(shards.may_start)
+        if channel is None:
+            return  # One delivery of each queue is held, whatever its size: otherwise nothing would go on.
+        held = self._taken.bytes
+        prefetch = self._taken.let_go_of(channel, max(1, len(shards.consumed)))
+        logger.warning(
+            "the requests held have %d bytes, more than may be: %s is taken up again with a prefetch of %d",
+            *(held, channel.queue, prefetch),
+        )
+        shards.narrow(channel, prefetch)
