@@ -1,7 +1,7 @@
-"""Deliveries on their way from the consumers to the lanes: noted, decoded, refused, or let go of where it is too much.
+"""Deliveries on their way from the consumers to the lanes: noted, decoded, refused, or not kept where it is too much.
 
-What comes on a channel that is being given back is dropped at once, however much of it the broker still sends: it comes
-again in order. Used by `RabbitMQMessengerInterface`.
+What has no room is dropped, and all that comes after it on its channel: unacknowledged, it comes again, in order, once
+the channel is closed. That is done when what was kept of it is settled. Used by `RabbitMQMessengerInterface`.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from interfaces.brokers import Channel, Delivery
 from interfaces.envelope import Request
@@ -48,6 +48,7 @@ class Arrivals:
         self._prefetch = prefetch
         self._arrived: deque[Held] = deque()
         self._is_there = asyncio.Event()
+        self._full: WeakSet[Channel] = WeakSet()
         self._returnable: WeakKeyDictionary[Channel, Returnable] = WeakKeyDictionary()
 
     def deliver(self, delivery: Delivery) -> None:
@@ -56,12 +57,26 @@ class Arrivals:
         if channel not in self._returnable:
             self._returnable[channel] = Returnable(self._prefetch)
         self._returnable[channel].delivered(is_repeated=delivery.redelivered)
-        if not self._shards().may_start(channel):
+        shards = self._shards()
+        if channel in self._full or not shards.may_start(channel):
+            return
+        if not self._taken.has_room(delivery, max(1, len(shards.consumed))):
+            self._full.add(channel)
+            logger.warning("no room for what %s holds: %d bytes are held, the rest waits", channel.queue, self.bytes)
+            self.make_room(channel)
             return
         self._arrived.append(self._taken.take(delivery))
         self.wake()
-        if self._taken.is_over:
-            self._lighten()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of requests held now."""
+        return self._taken.bytes
+
+    def make_room(self, channel: Channel) -> None:
+        """Have a queue from its head again, where its channel was too full and all that was kept of it is begun."""
+        if channel in self._full and not self._taken.has_unstarted(channel):
+            self._shards().reopen(channel)
 
     def wake(self) -> None:
         """End the wait for a delivery."""
@@ -96,32 +111,20 @@ class Arrivals:
 
     def _read(self, held: Held) -> Request | None:
         delivery = held.delivery
-        if delivery is None:
-            return None
-        if not self._shards().may_start(held.channel):
+        if not self._shards().may_start(delivery.channel):
             self._taken.settled(held)  # It comes again, here or elsewhere; started now, it could only run twice.
             return None
         if is_marker(delivery):
-            self._taken.settled(held)
+            self._settled(held)
             self._markers.take(delivery)
             return None
         try:
             return self._decode(delivery)
         except RequestRejected as rejected:
-            held.is_started = True
             rejecting = self._settler.reject_aside(delivery, rejected)
-            rejecting.add_done_callback(lambda _: self._taken.settled(held))
+            rejecting.add_done_callback(lambda _: self._settled(held))
             return None
 
-    def _lighten(self) -> None:
-        shards = self._shards()
-        channel = self._taken.heaviest(shards.may_start)
-        if channel is None:
-            return  # One delivery of each queue is held, whatever its size: otherwise nothing would go on.
-        held = self._taken.bytes
-        prefetch = self._taken.let_go_of(channel, max(1, len(shards.consumed)))
-        logger.warning(
-            "the requests held have %d bytes, more than may be: %s is taken up again with a prefetch of %d",
-            *(held, channel.queue, prefetch),
-        )
-        shards.narrow(channel, prefetch)
+    def _settled(self, held: Held) -> None:
+        self._taken.settled(held)
+        self.make_room(held.delivery.channel)

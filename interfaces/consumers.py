@@ -33,10 +33,6 @@ RESTART_SECONDS = 2.0
 """No broker restarts faster. One that is back sooner has lost a connection, or one node of several."""
 
 
-NARROW_SECONDS = 60.0
-"""For which a consumer that was narrowed stays so at least: what was too large will be followed by more of it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Watch:
     """How the broker is asked whether it still knows the consumer. Seconds."""
@@ -69,8 +65,7 @@ class KeptConsumer:
         self.queue = queue
         self._is_replicated = is_replicated
         self._broker = broker
-        self._prefetch = self._usual_prefetch = prefetch
-        self._narrowed_at = float("-inf")
+        self._prefetch = prefetch
         self._deliver = deliver
         self._declare = declare
         self._watch = watch or Watch()
@@ -102,16 +97,6 @@ class KeptConsumer:
     async def wait_consuming(self) -> None:
         """Return once the queue has been consumed for the first time."""
         await self._consuming.wait()
-
-    async def narrow(self, prefetch: int) -> None:
-        """Give back what is not settled, in order, and consume again with at most so many deliveries at a time.
-
-        That takes a new channel: on RabbitMQ a new prefetch is for the consumers that come after it. The usual prefetch
-        comes back once everything is settled, after `NARROW_SECONDS`.
-        """
-        self._prefetch, self._narrowed_at = prefetch, asyncio.get_running_loop().time()
-        if self._channel is not None:
-            await self._channel.close()
 
     async def run(self) -> None:
         """Consume until cancelled, then close the channel. Raises `ConsumerLost` or `QueueStranded`."""
@@ -170,14 +155,7 @@ class KeptConsumer:
                     await channel.wait_closed()
                     return
             unseen = 0 if await self._is_seen() else unseen + 1
-            if self._may_widen(channel):
-                self._prefetch = self._usual_prefetch
-                break
         await channel.close()
-
-    def _may_widen(self, channel: Channel) -> bool:
-        is_late = asyncio.get_running_loop().time() - self._narrowed_at > NARROW_SECONDS
-        return self._prefetch < self._usual_prefetch and is_late and not channel.unsettled
 
     async def _is_seen(self) -> bool:
         """Whether the broker knows a consumer of the queue. Unknown counts as seen: an outage is waited out."""

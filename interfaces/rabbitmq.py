@@ -235,14 +235,15 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
 
     async def _turn(self, ctx_id: str, _: None) -> None:
         held = self._taken.start(ctx_id)
+        request, channel = self.current(ctx_id), held.delivery.channel
         try:
-            request = held.request
-            if request is not None and not self._stopping and self._connected().may_start(held.channel):
+            if not self._stopping and self._connected().may_start(channel):
                 self._begin_turn(request)
-                with self._connected().turn(held.channel):
+                with self._connected().turn(channel):
                     await self._run(request)
         finally:
             self._taken.end(ctx_id, held)
+            self._arrivals.make_room(channel)
 
     async def _run(self, request: Request) -> None:
         try:

@@ -32,7 +32,7 @@ class Shards:
         self._kept: dict[str, KeptConsumer] = {}
         self._consuming: dict[str, asyncio.Task[None]] = {}
         self._releasing: dict[str, asyncio.Task[None]] = {}
-        self._narrowing: dict[Channel, asyncio.Task[None]] = {}
+        self._reopening: dict[Channel, asyncio.Task[None]] = {}
         self._turns: defaultdict[str, set[asyncio.Task[Any]]] = defaultdict(set)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -67,7 +67,7 @@ class Shards:
 
     def may_start(self, channel: Channel) -> bool:
         """Whether a turn may still begin for what this channel delivered; otherwise that comes again elsewhere."""
-        return channel.is_open and channel.queue not in self._releasing and channel not in self._narrowing
+        return channel.is_open and channel.queue not in self._releasing and channel not in self._reopening
 
     @contextmanager
     def turn(self, channel: Channel) -> Iterator[None]:
@@ -81,14 +81,14 @@ class Shards:
         finally:
             running.discard(task)
 
-    def narrow(self, channel: Channel, prefetch: int) -> None:
-        """Let this channel's turns finish, then have its queue on a new one, with so many deliveries at a time.
+    def reopen(self, channel: Channel) -> None:
+        """Let this channel's turns finish, then close it, so that its queue is consumed on a new one.
 
-        Returns at once; what is not started comes again, here or where the queue goes meanwhile.
+        Returns at once; what is not settled then comes again, in order, here or where the queue goes meanwhile.
         """
-        if self.may_start(channel) and (kept := self._kept.get(channel.queue)) is not None:
-            task = asyncio.create_task(self._narrow(channel, kept, prefetch), name=f"narrow {channel.queue}")
-            self._narrowing[channel] = task
+        if self.may_start(channel):
+            task = asyncio.create_task(self._reopen(channel), name=f"reopen {channel.queue}")
+            self._reopening[channel] = task
 
     async def wait_consuming(self) -> None:
         """Return once every queue wanted now has been consumed."""
@@ -96,20 +96,18 @@ class Shards:
 
     async def close(self) -> None:
         """Close every channel at once, for an interface that has drained its turns itself."""
-        tasks = (*self._releasing.values(), *self._narrowing.values(), *self._consuming.values())
+        tasks = (*self._releasing.values(), *self._reopening.values(), *self._consuming.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _narrow(self, channel: Channel, kept: KeptConsumer, prefetch: int) -> None:
+    async def _reopen(self, channel: Channel) -> None:
         try:
             if running := self._turns[channel.queue]:
                 await asyncio.wait(running, timeout=self._drain_timeout)
-            if channel.is_open:  # Otherwise the queue was lost meanwhile, and is on a new channel as it was.
-                await kept.narrow(prefetch)
         finally:
             await channel.close()
-            del self._narrowing[channel]
+            del self._reopening[channel]
 
     async def _release(self, queue: str) -> None:
         try:

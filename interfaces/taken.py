@@ -2,11 +2,11 @@
 
 A context has one turn at a time, so its id finds the request that is in it, and no context variable has to travel with
 the turn (docs/decisions/0001). What waits behind another request of its context waits as it came: decoded, a body takes
-many times its bytes. Over the bound, what is not started is let go of, channel by channel, because nothing else stops a
-broker from sending what the prefetch allows (docs/decisions/0016). Used by `RabbitMQMessengerInterface`.
+many times its bytes. Nothing stops a broker from sending what the prefetch allows, so what has no room is not kept: who
+takes a delivery asks here first (docs/decisions/0016). Used by `RabbitMQMessengerInterface`.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
@@ -22,9 +22,7 @@ OVERHEAD = 2048
 class Held:
     """One delivery on its way through this process."""
 
-    delivery: Delivery | None
-    """`None` once it was let go of: it comes again, here or elsewhere."""
-    channel: Channel
+    delivery: Delivery
     size: int
     request: Request | None = None
     """What it was decoded to, where it is the first of its context."""
@@ -43,21 +41,32 @@ class Taken:
         self._max_bytes = max_bytes
         self._lanes: dict[str, deque[Held]] = {}
         self._by_channel: dict[Channel, set[Held]] = {}
+        self._bytes_of: Counter[Channel] = Counter()
         self.bytes = 0
         """Bytes held now."""
 
-    @property
-    def is_over(self) -> bool:
-        """Whether more is held than may be."""
-        return self.bytes > self._max_bytes
+    def has_room(self, delivery: Delivery, channels: int) -> bool:
+        """Whether one more fits into its channel's share of the bytes, one of `channels`.
+
+        A channel that holds nothing always has room for one, whatever its size: otherwise nothing would go on.
+        """
+        there = self._by_channel.get(delivery.channel)
+        if not there:
+            return True
+        size = _size(delivery)
+        is_full = self.bytes + size > self._max_bytes
+        return not is_full and self._bytes_of[delivery.channel] + size <= self._max_bytes / channels
+
+    def has_unstarted(self, channel: Channel) -> bool:
+        """Whether something of a channel is held whose turn has not begun."""
+        return any(not held.is_started for held in self._by_channel.get(channel, ()))
 
     def take(self, delivery: Delivery) -> Held:
-        """Note what has arrived. It counts until `settled` or `let_go_of`."""
-        headers = delivery.properties.headers
-        size = OVERHEAD + len(delivery.body) + (len(repr(headers)) if headers else 0)
-        held = Held(delivery, delivery.channel, size)
-        self._by_channel.setdefault(held.channel, set()).add(held)
-        self.bytes += size
+        """Note what has arrived. It counts until it is `settled`."""
+        held = Held(delivery, _size(delivery))
+        self._by_channel.setdefault(delivery.channel, set()).add(held)
+        self._bytes_of[delivery.channel] += held.size
+        self.bytes += held.size
         return held
 
     def line_up(self, held: Held, request: Request) -> None:
@@ -67,11 +76,10 @@ class Taken:
         lane.append(held)
 
     def start(self, ctx_id: str) -> Held:
-        """The first of a context, whose turn it is now, with its request; without one where it was let go of."""
+        """The first of a context, whose turn it is now, with its request."""
         held = self._lanes[ctx_id][0]
-        if held.delivery is not None:
-            held.is_started = True
-            held.request = held.request or self._decode(held.delivery)
+        held.is_started = True
+        held.request = held.request or self._decode(held.delivery)
         return held
 
     def current(self, ctx_id: Hashable) -> Request:
@@ -97,31 +105,16 @@ class Taken:
 
     def settled(self, held: Held) -> None:
         """Count it no more. May be repeated."""
-        of_channel = self._by_channel.get(held.channel, set())
+        channel = held.delivery.channel
+        of_channel = self._by_channel.get(channel, set())
         if held in of_channel:
             of_channel.discard(held)
+            self._bytes_of[channel] -= held.size
             self.bytes -= held.size
             if not of_channel:
-                del self._by_channel[held.channel]
+                del self._by_channel[channel], self._bytes_of[channel]
 
-    def heaviest(self, may_go: Callable[[Channel], bool]) -> Channel | None:
-        """The channel with the most bytes, of those that may be let go of and hold more than a single delivery."""
-        several = [channel for channel, held in self._by_channel.items() if len(held) > 1 and may_go(channel)]
-        return max(several, key=self._bytes_of, default=None)
 
-    def let_go_of(self, channel: Channel, channels: int) -> int:
-        """Drop what is not started of a channel.
-
-        How many deliveries of that size fit into its share of the bytes, one of `channels`: at most half as many as
-        there were, so that doing it again and again comes to an end, and at least one.
-        """
-        held_there = self._by_channel[channel]
-        fitting = int(self._max_bytes / channels / (self._bytes_of(channel) / len(held_there)))
-        fitting = min(fitting, len(held_there) // 2)
-        for held in [held for held in held_there if not held.is_started]:
-            self.settled(held)
-            held.delivery = held.request = None
-        return max(1, fitting)
-
-    def _bytes_of(self, channel: Channel) -> int:
-        return sum(held.size for held in self._by_channel[channel])
+def _size(delivery: Delivery) -> int:
+    headers = delivery.properties.headers
+    return OVERHEAD + len(delivery.body) + (len(repr(headers)) if headers else 0)

@@ -132,6 +132,9 @@ class Settings(BaseSettings):
     attachments_cache_bytes: int = Field(
         default=256 * 1024 * 1024, ge=0, description="Bytes the cache of attachments may have."
     )
+    rate: int | None = Field(
+        default=None, ge=1, le=100_000, description="Turns a context may have in a minute; any number where not set."
+    )
     max_body_bytes: int = Field(
         default=_LIMITS.body_bytes, ge=1024, le=MAX_BODY_BYTES, description="Bytes of a request."
     )

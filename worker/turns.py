@@ -40,6 +40,7 @@ from worker.retries import BotFailed, rejection, retrying
 from worker.settings import Settings
 from worker.stores import ContextStore, Loaded, Turn
 from worker.stores.patience import while_store_is_away
+from worker.turn_rate import TurnRate
 
 if TYPE_CHECKING:
     from worker.chatsky.app import PipelineTurns
@@ -103,6 +104,7 @@ class TurnRunner:
         self._turns = count(1)
         self._epochs: WeakKeyDictionary[Channel, asyncio.Future[int]] = WeakKeyDictionary()
         self._isolation = Isolation()
+        self._rate = TurnRate(settings.rate)
         self.runs = BotRuns(settings.turn_timeout, settings.left_behind)
         """The bot at work, and what is left behind of it."""
 
@@ -224,6 +226,9 @@ class TurnRunner:
         if loaded.reply is not None:
             logger.info("request %r was committed before: its reply goes out again", request.request_id)
             return Context.answered(request.ctx_id, loaded.reply, turn=loaded.version)
+        # Only now: a request that comes again after its turn was committed must not be refused.
+        if not turn.has_run and not self._rate.admits(request.ctx_id):
+            raise RequestRejected(Reason.RATE_LIMITED, f"more than {self._settings.rate} messages in a minute")
         context, response, older_turns = await self._run(turn, loaded)
         turn_id = context.current_turn_id
         if response is not None and self._interface is not None:

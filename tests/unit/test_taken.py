@@ -1,4 +1,4 @@
-"""What is taken and not settled: in order by context, undecoded behind a first, counted in bytes, and let go of."""
+"""What is taken and not settled: in order by context, undecoded behind a first, and counted in bytes."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -76,42 +76,38 @@ def test_bodies_and_headers_count_until_they_are_settled(bench: Bench) -> None:
         bench.taken.settled(held)
 
 
-def test_at_the_bound_nothing_is_too_much_and_one_byte_above_it_is() -> None:
-    bench = Bench(max_bytes=2 * OVERHEAD + 10)
-    for body, is_over in ((b"x" * 10, False), (b"", False), (b"x", True)):
-        bench.taken.take(delivery(body))
-        assert bench.taken.is_over is is_over
+def test_a_channel_has_room_up_to_its_share_and_not_a_byte_above_it() -> None:
+    bench = Bench(max_bytes=4 * (OVERHEAD + 100))
+    bench.taken.take(delivery_on(bench.channel, 100))
+    assert [bench.taken.has_room(delivery_on(bench.channel, size), 2) for size in (99, 100, 101)] == [True, True, False]
 
 
-def test_what_is_let_go_of_is_the_most_of_one_channel_and_what_runs_stays(bench: Bench) -> None:
-    heavy, light, busy = StubChannel(), StubChannel(), StubChannel()
-    of_heavy = [bench.deliver("h", f"h{number}", "x" * 10_000, heavy) for number in range(4)]
-    of_light = [bench.deliver("l", f"l{number}", channel=light) for number in range(6)]
-    alone = bench.deliver("b", "b0", "x" * 100_000, busy)
-    assert bench.taken.heaviest(lambda _: True) is heavy  # Not the one with a single delivery, however large.
-    assert bench.taken.heaviest(lambda channel: channel is not heavy) is light
-    bench.taken.start("h")
-    before = bench.taken.bytes
-    bench.taken.let_go_of(heavy, 3)
-    assert before - bench.taken.bytes == 3 * of_heavy[0].size
-    assert [one.delivery is None for one in of_heavy] == [False, True, True, True]
-    assert bench.taken.current("h").request_id == "h0"
-    for one in of_heavy:
-        assert bench.taken.start("h") is one
-        assert (one.request is None) is (one is not of_heavy[0])
-        bench.taken.end("h", one)
-    for ctx_id, one in (*(("l", one) for one in of_light), ("b", alone)):
-        bench.taken.end(ctx_id, one)
+def test_all_channels_together_have_room_up_to_the_bound_and_not_a_byte_above_it() -> None:
+    """Shares shrink when queues are taken up, and what was held before that is still there."""
+    bench = Bench(max_bytes=4 * (OVERHEAD + 100))
+    for _ in range(2):
+        bench.taken.take(delivery_on(StubChannel(), 100))
+    bench.taken.take(delivery_on(bench.channel, 100))
+    assert [bench.taken.has_room(delivery_on(bench.channel, size), 1) for size in (99, 100, 101)] == [True, True, False]
 
 
-@pytest.mark.parametrize(
-    ("max_bytes", "channels", "prefetch"),
-    [(40 * (OVERHEAD + 1000), 4, 8), (10**9, 4, 8), (12 * (OVERHEAD + 1000), 4, 3), (10, 4, 1)],
-    ids=["half as many", "half as many where more would fit", "what fits a share", "one at least"],
-)
-def test_a_queue_is_taken_up_again_with_what_fits_its_share(max_bytes: int, channels: int, prefetch: int) -> None:
-    bench = Bench(max_bytes)
-    for _ in range(16):
-        bench.taken.take(replace(delivery(b"x" * 1000), channel=bench.channel))
-    assert bench.taken.let_go_of(bench.channel, channels) == prefetch
-    assert bench.taken.bytes == 0
+def test_a_channel_that_holds_nothing_has_room_for_one_of_any_size(bench: Bench) -> None:
+    small = Bench(max_bytes=10)
+    small.taken.take(delivery_on(StubChannel(), 1000))
+    assert small.taken.has_room(delivery_on(small.channel, 1000), 1)
+    small.taken.take(delivery_on(small.channel, 1000))
+    assert not small.taken.has_room(delivery_on(small.channel, 0), 1)
+
+
+def test_what_is_not_started_is_told_from_what_runs(bench: Bench) -> None:
+    first, second = bench.deliver("a", "a1"), bench.deliver("a", "a2")
+    for held, is_left in ((first, True), (second, False)):
+        assert bench.taken.has_unstarted(bench.channel)
+        bench.taken.start("a")
+        assert bench.taken.has_unstarted(bench.channel) is is_left
+        bench.taken.end("a", held)
+    assert not bench.taken.has_unstarted(bench.channel)
+
+
+def delivery_on(channel: Channel, size: int) -> Delivery:
+    return replace(delivery(b"x" * size), channel=channel)
