@@ -236,13 +236,7 @@ class TurnRunner:
             if turn_id in context.responses:
                 context.responses[turn_id] = response
         reply = encode_reply(request, response, context.misc, turn_id, self._settings.limits)
-        try:
-            main, record = records.write_main(context), records.write_turn(context, turn_id)
-        except ValueError as error:
-            detail = "the dialog's data cannot be stored"
-            raise RequestRejected(Reason.REPLY_INVALID, detail, internal=str(error)) from error
-        turns = {**older_turns, turn_id: record}
-        records.require_sizes(main, turns, self._settings.limits)
+        main, turns = records.write(context, turn_id, older_turns, self._settings.limits)
         returnable = self._returnable(request)
         new = Turn(request.ctx_id, request.request_id, loaded.version, main, turns, reply, loaded.revision, returnable)
         context.commit(await while_store_is_away(self._store.commit, new))
