@@ -60,7 +60,8 @@ class Settings(BaseSettings):
         default=8192,
         ge=1,
         le=65_535,
-        description="Unacknowledged requests per shard at most. A context that has more waiting holds up the others.",
+        description="Unacknowledged requests per shard at most, the same for all workers. A context that has more "
+        "waiting holds up the others.",
     )
     in_flight_bytes: int = Field(
         default=256 * 1024 * 1024,
