@@ -62,5 +62,6 @@ async def test_large_requests_are_held_up_to_the_bound_and_each_is_applied_once_
         await all_settled(looking, topology)
     assert set(bot.runs.values()) == {1}
     assert (broker.consumed.total() > topology.shards) is is_full
-    assert max(held) <= bound
+    # A shard of which nothing is held takes one request whatever the others hold.
+    assert max(held) <= bound + topology.shards * (BODY + 4096)
     report(f"bound of {bound // MIB} MiB: at most {max(held) / MIB:.1f} held, {broker.consumed.total()} channels")
