@@ -3,11 +3,11 @@
 Bots run in `worker`, which imports this package; nothing here imports `worker`.
 """
 
+from interfaces.bot_signals import Reject, Retry
 from interfaces.cli import CLIMessengerInterface
 from interfaces.client import BrokerClient
 from interfaces.context import Context
 from interfaces.encryption import Keys
-from interfaces.errors import Reject, Retry
 from interfaces.messages import (
     Animation,
     Attachment,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from interfaces.errors import BotSignal
+from interfaces.bot_signals import BotSignal
 
 T = TypeVar("T")
 

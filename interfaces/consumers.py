@@ -119,7 +119,7 @@ class KeptConsumer:
             while True:
                 logger.debug("consuming %s", self.queue)
                 await self._stay(self._channel)
-                logger.warning("consumer of %s lost, consuming again", self.queue)
+                logger.warning("consumer of %s closed, consuming again", self.queue)
                 lost_at = asyncio.get_running_loop().time()
                 self._channel = await self._consume()
                 reopened_at = asyncio.get_running_loop().time()

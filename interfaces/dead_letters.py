@@ -8,8 +8,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from interfaces.bot_signals import Reject
 from interfaces.brokers import Delivery, Outgoing
-from interfaces.errors import Reason, Reject, RequestRejected, described
+from interfaces.errors import Reason, RequestRejected, described
 from interfaces.topology import Topology
 
 HEADER_PREFIX: Final = "x-switchboard-"

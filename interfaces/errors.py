@@ -25,8 +25,6 @@
     ├── MisuseError            the calling code is wrong; the message says how to mend it
     └── Fatal                  end the process with `exit_code`
         ├── SettingsInvalid, AppInvalid, BrokerRefused, StoreRefused, ConsumerLost, BotStuck
-    BotSignal                  what a bot raises to say what is to become of its turn; no `Exception`
-    ├── Retry, Reject
 
 Foreign errors (aio-pika, redis, obstore, pydantic) are mapped to these where they enter, and keep their cause.
 """
@@ -67,6 +65,9 @@ class Reason(StrEnum):
     """The body is not UTF-8, or it is compressed."""
     BAD_JSON = "bad-json"
     TOO_DEEP = "too-deep"
+    TOO_MANY_VALUES = "too-many-values"
+    TOO_MANY_ATTACHMENTS = "too-many-attachments"
+    TEXT_TOO_LONG = "text-too-long"
     BAD_SHAPE = "bad-shape"
     """JSON, but not a request body of this version."""
     BAD_VERSION = "bad-version"
@@ -78,6 +79,8 @@ class Reason(StrEnum):
     UNSAFE_PAYLOAD = "unsafe-payload"
     """Pickled fields, or an attachment that points at the worker's own disk."""
     NOT_DECRYPTED = "not-decrypted"
+    RATE_LIMITED = "rate-limited"
+    """Its context has had all the turns it may have for now."""
     HANDLER_FAILED = "handler-failed"
     TURN_TIMEOUT = "turn-timeout"
     """The handler was overdue, in its last attempt at least."""
@@ -155,37 +158,6 @@ class RequestRejected(SwitchboardError):
         self.detail = _encodable(detail)
         self.internal = None if internal is None else _encodable(internal)
         self.attempts = attempts
-
-
-class BotSignal(BaseException):
-    """What a bot raises to say what is to become of its turn. No `Exception`, as `asyncio.CancelledError` is none: a
-    bot's, or a framework's, own `except Exception` must not take it for a failure."""
-
-
-class Retry(BotSignal):
-    """Run this turn again, after `after` seconds where given; `reason` is for the log.
-
-    Such runs count against the time that a turn may take, and not against its attempts.
-    """
-
-    def __init__(self, after: float | None = None, reason: str = "") -> None:
-        super().__init__(reason or "the bot asks for another attempt")
-        if after is not None and not 0 <= after < float("inf"):
-            raise MisuseError(f"Retry(after={after!r}): it must be a number of seconds, 0 or more")
-        self.after = after
-        self.reason = reason
-
-
-class Reject(BotSignal):
-    """Give this request up: it becomes a dead letter at once, and its sender is told `reason`, so no secrets in it."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = str(reason)[:MAX_REJECT_REASON]
-
-
-MAX_REJECT_REASON = 1000
-"""Characters of a bot's reason that reach the sender."""
 
 
 class TurnAbandoned(SwitchboardError):

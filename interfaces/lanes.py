@@ -6,8 +6,9 @@ free place goes to the lane that has waited longest, so no context can starve an
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -19,23 +20,25 @@ class Lanes(Generic[T]):
     and its lane stops, because running the next turn after an unknown outcome could break the order.
     """
 
-    def __init__(self, turn: Callable[[str, T], Awaitable[None]], concurrency: int) -> None:
+    def __init__(self, turn: Callable[[str, T], Coroutine[Any, Any, None]], concurrency: int) -> None:
         self._turn = turn
-        self._places = asyncio.Semaphore(concurrency)
-        self._waiting: dict[str, deque[T]] = {}
+        self._places = concurrency
+        self._lanes: dict[str, deque[T]] = {}
+        self._ready: deque[str] = deque()
+        """Lanes whose next turn may start, the one that has waited longest first. They have no task: there may be tens
+        of thousands of them."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def submit(self, key: str, item: T) -> None:
         """Put `item` at the end of the lane of `key`."""
-        lane = self._waiting.get(key)
+        lane = self._lanes.get(key)
         if lane is not None:
             lane.append(item)
             return
-        self._waiting[key] = deque([item])
-        task = asyncio.create_task(self._run(key), name=f"lane {key!r}")
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        self._lanes[key] = deque([item])
+        self._ready.append(key)
+        self._start()
 
     async def drain(self) -> None:
         """Wait until every lane is empty."""
@@ -44,23 +47,34 @@ class Lanes(Generic[T]):
 
     async def cancel(self) -> int:
         """Cancel what runs and forget what waits; returns how many lanes were not empty."""
-        unfinished = len(self._tasks)
+        unfinished = len(self._lanes)
+        for key in self._ready:
+            del self._lanes[key]
+        self._ready.clear()
+        for lane in self._lanes.values():
+            lane.clear()
         for task in self._tasks:
             task.cancel()
         await self.drain()
         return unfinished
 
-    async def _run(self, key: str) -> None:
-        lane = self._waiting[key]
-        try:
-            while lane:
-                async with self._places:
-                    await self._turn(key, lane.popleft())
-        finally:
-            # No await between the last look at the lane and this: an item submitted later starts a new lane.
-            del self._waiting[key]
+    def _start(self) -> None:
+        while self._places and self._ready:
+            self._places -= 1
+            key = self._ready.popleft()
+            task = asyncio.create_task(self._turn(key, self._lanes[key].popleft()), name=f"lane {key!r}")
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._on_ended, key))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_ended(self, key: str, task: "asyncio.Task[None]") -> None:
+        # Called for a turn that was cancelled before its first step, too: a `finally` in it would not be.
         self._tasks.discard(task)
+        self._places += 1
+        has_failed = task.cancelled() or task.exception() is not None
+        if has_failed or not self._lanes[key]:
+            del self._lanes[key]
+        else:
+            self._ready.append(key)
         if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
             self.failed.set_exception(error)
+        self._start()

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from interfaces.blocking import call_sync_or_async
+from interfaces.bot_signals import BotSignal
 from interfaces.context import Context
-from interfaces.errors import BotSignal, Fatal, MisuseError
+from interfaces.errors import Fatal, MisuseError
 from interfaces.messages import DataModel, Message
 
 logger = logging.getLogger(__name__)

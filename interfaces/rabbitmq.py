@@ -7,7 +7,6 @@ letter is confirmed; a turn that was abandoned stays unacknowledged and comes ag
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Collection, Hashable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
@@ -15,7 +14,9 @@ from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
+from interfaces.arrivals import Arrivals
 from interfaces.attachment_transfer import AttachmentTransfer
+from interfaces.bot_signals import BotSignal
 from interfaces.broker_attachments import BrokerAttachments
 from interfaces.brokers import Broker, Delivery
 from interfaces.brokers.opening import open_broker
@@ -24,11 +25,12 @@ from interfaces.context import Context
 from interfaces.dead_letters import rejection
 from interfaces.encryption import Keys
 from interfaces.envelope import Request, decode_request
-from interfaces.errors import BotSignal, Fatal, MisuseError, RequestRejected, TurnAbandoned
+from interfaces.errors import Fatal, MisuseError, RequestRejected, TurnAbandoned
 from interfaces.foreign import stray_cancellations_caught
 from interfaces.lanes import Lanes
 from interfaces.lazy_bridge import adopt, our_runner
-from interfaces.markers import Markers, is_marker
+from interfaces.limits import Limits
+from interfaces.markers import Markers
 from interfaces.messages import Message
 from interfaces.messengers import PipelineRunnerFunction, PollingMessengerInterface
 from interfaces.reply_bodies import encode_reply
@@ -59,6 +61,8 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
     :param queues: which request queues there are, where their number may change; those of `topology` otherwise.
     :param attachments: the way to the attachment store; by default to one in this process.
     :param keys: decrypt requests, and encrypt the replies to those that were.
+    :param limits: how much a request and its reply may be.
+    :param in_flight_bytes: bytes of unacknowledged requests at most, 2 KiB for each included.
     """
 
     def __init__(
@@ -75,6 +79,8 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         attachments_directory: Path | None = None,
         attachments: AttachmentTransfer | None = None,
         keys: Keys | None = None,
+        limits: Limits | None = None,
+        in_flight_bytes: int = 256 * 1024 * 1024,
     ) -> None:
         adopt(type(self))
         self._broker = broker or open_broker(url)
@@ -85,13 +91,14 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         self._concurrency = concurrency
         self._drain_timeout = drain_timeout
         self._watch = watch
-        self._keys = keys
+        self._limits, self._keys = limits or Limits(), keys
         self._settler = Settler(self._broker, self._queues, self.name, lambda s: self._connected().are_settled(s))
         self._markers = Markers(self._queues.passed)
-        self._arrived: deque[Delivery] = deque()
-        self._wake = asyncio.Event()
+        self._taken = Taken(self._decode, in_flight_bytes)
+        self._arrivals = Arrivals(
+            *(self._taken, self._decode, self._settler, self._markers, self._connected, self._queues.prefetch)
+        )
         self._is_open = self._stopping = False
-        self._taken = Taken()
         self._wanted: frozenset[str] = frozenset(self.topology.shard_queues)
         self._shards: Shards | None = None
         self._is_connected = asyncio.Event()
@@ -111,7 +118,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
             await self.open()
             undoing.pop_all()
         self._runner = our_runner(pipeline_runner)
-        self._lanes = Lanes(self._turn, self._concurrency)
+        self._lanes: Lanes[None] = Lanes(self._turn, self._concurrency)
         self._shards = Shards(self._keep, self._drain_timeout)
         self._shards.want(self._wanted)
         self._is_connected.set()
@@ -149,7 +156,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
     def stop(self) -> None:
         """Take nothing more, finish the running turns, end `connect`. Returns at once, may be repeated."""
         self._stopping = True
-        self._wake.set()
+        self._arrivals.wake()
 
     def want(self, queues: Collection[str]) -> None:
         """Consume these request queues and hand over all others, now or once connected. All, where never called."""
@@ -191,19 +198,17 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         """The request whose turn this context is in. Raises `MisuseError` where it is in none."""
         return self._taken.current(ctx_id)
 
+    def returnable(self, request: Request) -> int:
+        """How many earlier requests of its context the broker may deliver again although they are acknowledged."""
+        return self._arrivals.returnable(request)
+
     async def _request(self) -> list[tuple[Message, Hashable]]:
         """The next requests, at most `batch_size`: those that are ready now, and it waits only while there is none."""
-        if not self._arrived and not self._stopping:
-            self._wake.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(IDLE_POLL_SECONDS):
-                    await self._wake.wait()
+        if not self._stopping:
+            await self._arrivals.wait(IDLE_POLL_SECONDS)
         batch: list[tuple[Message, Hashable]] = []
-        while self._arrived and len(batch) < self._batch_size and not self._stopping:
-            request = self._decode(self._arrived.popleft())
-            if request is not None:
-                self._taken.add(request)
-                batch.append((request.message, request.ctx_id))
+        while len(batch) < self._batch_size and not self._stopping and (request := self._arrivals.next()) is not None:
+            batch.append((request.message, request.ctx_id))
         return batch
 
     async def _respond(self, responses: list[Context]) -> None:
@@ -212,66 +217,58 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
 
     async def _polling_loop(self, pipeline_runner: PipelineRunnerFunction, timeout: float = 0) -> None:
         """One poll: put what is ready into the lanes. It does not wait for the answers."""
-        for message, ctx_id in await self._request():
-            self._lanes.submit(str(ctx_id), message)
+        for _, ctx_id in await self._request():
+            self._lanes.submit(str(ctx_id), None)
         await asyncio.sleep(timeout)
 
     def _keep(self, queue: str) -> KeptConsumer:
         mend, prefetch = partial(self._queues.mend, queue), self._queues.prefetch(queue)
-        return KeptConsumer(self._broker, queue, prefetch, self._on_delivery, declare=mend, watch=self._watch)
+        return KeptConsumer(*(self._broker, queue, prefetch, self._arrivals.deliver), declare=mend, watch=self._watch)
 
-    def _on_delivery(self, delivery: Delivery) -> None:
-        self._arrived.append(delivery)
-        self._wake.set()
+    def _decode(self, delivery: Delivery) -> Request:
+        request = decode_request(delivery, self.topology, self._keys, self._limits)
+        return replace(request, message=self.received(request.message))
 
-    def _decode(self, delivery: Delivery) -> Request | None:
-        if not self._connected().may_start(delivery.channel):
-            return None  # It comes again, here or elsewhere; started now, it could only run twice.
-        if is_marker(delivery):
-            self._markers.take(delivery)
-            return None
+    async def _turn(self, ctx_id: str, _: None) -> None:
+        held = self._taken.start(ctx_id)
+        request, channel = self.current(ctx_id), held.delivery.channel
         try:
-            request = decode_request(delivery, self.topology, self._keys)
-            return replace(request, message=self.received(request.message))
-        except RequestRejected as rejected:
-            self._settler.reject_aside(delivery, rejected)
-            return None
-
-    async def _turn(self, ctx_id: str, message: Message) -> None:
-        request = self.current(ctx_id)
-        self._begin_turn(request)
-        try:
-            channel = request.delivery.channel
             if not self._stopping and self._connected().may_start(channel):
+                self._begin_turn(request)
                 with self._connected().turn(channel):
-                    await self._run(request, message)
+                    await self._run(request)
         finally:
-            self._taken.remove(request)
+            self._taken.end(ctx_id, held)
+            self._arrivals.make_room(channel)
 
-    async def _run(self, request: Request, message: Message) -> None:
+    async def _run(self, request: Request) -> None:
         try:
             with stray_cancellations_caught():
-                context = await self._runner(message, request.ctx_id, request.update_ctx_misc)
+                context = await self._runner(request.message, request.ctx_id, request.update_ctx_misc)
             await self._respond([context])
         except TurnAbandoned as abandoned:
             logger.warning("turn of request %r given up here: %s", request.request_id, abandoned)
             await request.delivery.channel.close()
         except RequestRejected as rejected:
-            await self._settler.reject(request.delivery, rejected, request)
+            await self._reject(request, rejected)
         except Fatal:
             raise  # Not the request's fault: it stays unacknowledged, and `connect` ends with this.
         except (Exception, BotSignal) as error:  # noqa: BLE001 - the user's code: whatever it raises is its answer
             self._on_exception(error)
-            await self._settler.reject(request.delivery, rejection(error, attempts=1), request)
+            await self._reject(request, rejection(error, attempts=1))
+
+    async def _reject(self, request: Request, rejected: RequestRejected) -> None:
+        await self._settler.reject(request.delivery, rejected, request)
+        self._arrivals.acknowledged(request)
 
     async def _answer(self, context: Context) -> None:
         request = self.current(context.id)
         body = context.committed_reply
         if body is None:
             response = context.last_response and await self.sent(context.last_response)
-            body = encode_reply(request, response, context.misc, context.current_turn_id)
+            body = encode_reply(request, response, context.misc, context.current_turn_id, self._limits)
         await self._settler.answer(request, body)
-        self._taken.remove(request)
+        self._arrivals.acknowledged(request)
 
     def _connected(self) -> Shards:
         if self._shards is None:

@@ -13,8 +13,9 @@ from pydantic_core import from_json, to_json
 from interfaces.brokers import Delivery, Outgoing, Properties
 from interfaces.data_model import json_object
 from interfaces.encryption import Keys, require_plain
-from interfaces.envelope import DIRECT_REPLY, JSON, MAX_BODY_BYTES, PERSISTENT, VERSION, Request
+from interfaces.envelope import DEFAULT_LIMITS, DIRECT_REPLY, JSON, PERSISTENT, VERSION, Request
 from interfaces.errors import DecryptionFailed, Reason, RequestRejected
+from interfaces.limits import Limits, require_size
 from interfaces.messages import Message
 from interfaces.sealed_bodies import Opened, is_sealed, open_reply
 from interfaces.topology import Topology
@@ -61,8 +62,11 @@ def _unicode(request_id: str | None) -> str | None:
     return None if request_id is None else str.encode(request_id, errors="backslashreplace").decode()
 
 
-def encode_reply(request: Request, response: Message | None, misc: dict[str, Any], turn: int) -> bytes:
-    """Body of the reply to `request`. Raises `RequestRejected(reply-invalid)` where it cannot travel."""
+def encode_reply(
+    request: Request, response: Message | None, misc: dict[str, Any], turn: int, limits: Limits = DEFAULT_LIMITS
+) -> bytes:
+    """Body of the reply to `request`. Raises `RequestRejected(reply-invalid)` where it cannot travel, or is too large,
+    or `misc` is."""
     try:
         message = None if response is None else response.model_dump(mode="json")
         refuse_unsafe(message)
@@ -72,9 +76,9 @@ def encode_reply(request: Request, response: Message | None, misc: dict[str, Any
         raise RequestRejected(Reason.REPLY_INVALID, "the bot's answer cannot be sent", internal=error.detail) from error
     except ValueError as error:
         raise RequestRejected(Reason.REPLY_INVALID, "the bot's answer cannot be sent", internal=str(error)) from error
-    if len(encoded) > MAX_BODY_BYTES:
-        internal = f"the reply has {len(encoded)} bytes, the limit is {MAX_BODY_BYTES}"
-        raise RequestRejected(Reason.REPLY_INVALID, "the bot's answer is too large", internal=internal)
+    if misc and len(encoded) > limits.misc_bytes:  # Otherwise misc, a part of it, is not too large either.
+        require_size("misc as the bot left it", len(to_json(json_object(misc))), limits.misc_bytes, "max_misc_bytes")
+    require_size("the bot's answer", len(encoded), limits.reply_bytes, "max_reply_bytes")
     return encoded if request.opened is None else request.opened.seal_reply(encoded, request.request_id)
 
 

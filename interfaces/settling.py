@@ -77,11 +77,12 @@ class Settler:
         await delivery.channel.ack(delivery)
         self.settled += 1
 
-    def reject_aside(self, delivery: Delivery, rejected: RequestRejected) -> None:
-        """`reject` for a request that cannot be read, so is in no lane. Returns at once."""
+    def reject_aside(self, delivery: Delivery, rejected: RequestRejected) -> "asyncio.Task[None]":
+        """`reject` for a request that cannot be read, so is in no lane. Returns at once, with what ends then."""
         task = asyncio.create_task(self.reject(delivery, rejected), name="reject request")
         self._aside.add(task)
         task.add_done_callback(self._on_rejected)
+        return task
 
     async def drain(self) -> None:
         """Wait until everything rejected aside is settled."""

@@ -32,6 +32,7 @@ class Shards:
         self._kept: dict[str, KeptConsumer] = {}
         self._consuming: dict[str, asyncio.Task[None]] = {}
         self._releasing: dict[str, asyncio.Task[None]] = {}
+        self._reopening: dict[Channel, asyncio.Task[None]] = {}
         self._turns: defaultdict[str, set[asyncio.Task[Any]]] = defaultdict(set)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -66,7 +67,7 @@ class Shards:
 
     def may_start(self, channel: Channel) -> bool:
         """Whether a turn may still begin for what this channel delivered; otherwise that comes again elsewhere."""
-        return channel.is_open and channel.queue not in self._releasing
+        return channel.is_open and channel.queue not in self._releasing and channel not in self._reopening
 
     @contextmanager
     def turn(self, channel: Channel) -> Iterator[None]:
@@ -80,15 +81,33 @@ class Shards:
         finally:
             running.discard(task)
 
+    def reopen(self, channel: Channel) -> None:
+        """Let this channel's turns finish, then close it, so that its queue is consumed on a new one.
+
+        Returns at once; what is not settled then comes again, in order, here or where the queue goes meanwhile.
+        """
+        if self.may_start(channel):
+            task = asyncio.create_task(self._reopen(channel), name=f"reopen {channel.queue}")
+            self._reopening[channel] = task
+
     async def wait_consuming(self) -> None:
         """Return once every queue wanted now has been consumed."""
         await asyncio.gather(*(kept.wait_consuming() for kept in list(self._kept.values())))
 
     async def close(self) -> None:
         """Close every channel at once, for an interface that has drained its turns itself."""
-        for task in (*self._releasing.values(), *self._consuming.values()):
+        tasks = (*self._releasing.values(), *self._reopening.values(), *self._consuming.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._releasing.values(), *self._consuming.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _reopen(self, channel: Channel) -> None:
+        try:
+            if running := self._turns[channel.queue]:
+                await asyncio.wait(running, timeout=self._drain_timeout)
+        finally:
+            await channel.close()
+            del self._reopening[channel]
 
     async def _release(self, queue: str) -> None:
         try:

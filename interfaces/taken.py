@@ -1,41 +1,120 @@
-"""Requests taken from the broker and not settled yet, found by their context.
+"""Requests taken from the broker and not settled yet: found by their context, and bounded in bytes, not only in number.
 
 A context has one turn at a time, so its id finds the request that is in it, and no context variable has to travel with
-the turn (docs/decisions/0001). Used by `RabbitMQMessengerInterface`.
+the turn (docs/decisions/0001). What waits behind another request of its context waits as it came: decoded, a body takes
+many times its bytes. Nothing stops a broker from sending what the prefetch allows, so what has no room is not kept: who
+takes a delivery asks here first (docs/decisions/0016). Used by `RabbitMQMessengerInterface`.
 """
 
-from collections import deque
-from collections.abc import Hashable
+from collections import Counter, deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 
+from interfaces.brokers import Channel, Delivery
 from interfaces.envelope import Request
 from interfaces.errors import MisuseError
 
+OVERHEAD = 2048
+"""Bytes that a delivery takes beside its body: about 800 for itself and its properties, and its place in a lane."""
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """One delivery on its way through this process."""
+
+    delivery: Delivery
+    size: int
+    request: Request | None = None
+    """What it was decoded to, where it is the first of its context."""
+    is_started: bool = False
+
 
 class Taken:
-    """Of each context the requests taken, the one whose turn it is first."""
+    """Everything taken; of each context the requests in order, the one whose turn it is first.
 
-    def __init__(self) -> None:
-        self._requests: dict[str, deque[Request]] = {}
+    :param decode: what makes a request of a delivery that was decoded once before.
+    :param max_bytes: bytes that may be held, with `OVERHEAD` for each delivery.
+    """
 
-    def add(self, request: Request) -> None:
-        """Note a request; its turn comes after those of the requests before it."""
-        self._requests.setdefault(request.ctx_id, deque()).append(request)
+    def __init__(self, decode: Callable[[Delivery], Request], max_bytes: int) -> None:
+        self._decode = decode
+        self._max_bytes = max_bytes
+        self._lanes: dict[str, deque[Held]] = {}
+        self._by_channel: dict[Channel, set[Held]] = {}
+        self._bytes_of: Counter[Channel] = Counter()
+        self.bytes = 0
+        """Bytes held now."""
+
+    def has_room(self, delivery: Delivery, channels: int) -> bool:
+        """Whether one more fits into its channel's share of the bytes, one of `channels`.
+
+        A channel that holds nothing always has room for one, whatever its size: otherwise nothing would go on.
+        """
+        there = self._by_channel.get(delivery.channel)
+        if not there:
+            return True
+        size = _size(delivery)
+        is_full = self.bytes + size > self._max_bytes
+        return not is_full and self._bytes_of[delivery.channel] + size <= self._max_bytes / channels
+
+    def has_unstarted(self, channel: Channel) -> bool:
+        """Whether something of a channel is held whose turn has not begun."""
+        return any(not held.is_started for held in self._by_channel.get(channel, ()))
+
+    def take(self, delivery: Delivery) -> Held:
+        """Note what has arrived. It counts until it is `settled`."""
+        held = Held(delivery, _size(delivery))
+        self._by_channel.setdefault(delivery.channel, set()).add(held)
+        self._bytes_of[delivery.channel] += held.size
+        self.bytes += held.size
+        return held
+
+    def line_up(self, held: Held, request: Request) -> None:
+        """Put it behind the requests of its context."""
+        lane = self._lanes.setdefault(request.ctx_id, deque())
+        held.request = None if lane else request
+        lane.append(held)
+
+    def start(self, ctx_id: str) -> Held:
+        """The first of a context, whose turn it is now, with its request."""
+        held = self._lanes[ctx_id][0]
+        held.is_started = True
+        held.request = held.request or self._decode(held.delivery)
+        return held
 
     def current(self, ctx_id: Hashable) -> Request:
         """The request whose turn this context is in. Raises `MisuseError` where it is in none."""
-        requests = self._requests.get(str(ctx_id))
-        if not requests:
+        lane = self._lanes.get(str(ctx_id))
+        request = lane[0].request if lane else None
+        if request is None:
             raise MisuseError(f"context {ctx_id!r} is in no turn: was its id changed by the pipeline?")
-        return requests[0]
+        return request
 
     def __len__(self) -> int:
         """How many contexts have any."""
-        return len(self._requests)
+        return len(self._lanes)
 
-    def remove(self, request: Request) -> None:
+    def end(self, ctx_id: str, held: Held) -> None:
         """Forget a request whose turn has ended. May be repeated."""
-        requests = self._requests.get(request.ctx_id)
-        if requests and requests[0] is request:
-            requests.popleft()
-            if not requests:
-                del self._requests[request.ctx_id]
+        self.settled(held)
+        lane = self._lanes.get(ctx_id)
+        if lane and lane[0] is held:
+            lane.popleft()
+            if not lane:
+                del self._lanes[ctx_id]
+
+    def settled(self, held: Held) -> None:
+        """Count it no more. May be repeated."""
+        channel = held.delivery.channel
+        of_channel = self._by_channel.get(channel, set())
+        if held in of_channel:
+            of_channel.discard(held)
+            self._bytes_of[channel] -= held.size
+            self.bytes -= held.size
+            if not of_channel:
+                del self._by_channel[channel], self._bytes_of[channel]
+
+
+def _size(delivery: Delivery) -> int:
+    headers = delivery.properties.headers
+    return OVERHEAD + len(delivery.body) + (len(repr(headers)) if headers else 0)

@@ -33,8 +33,8 @@ DEFAULT_MAX_LENGTH = 1_000_000
 """Requests a shard queue holds before publishers are refused (nack), rather than the broker's disk filling up."""
 
 
-DEFAULT_PREFETCH = 64
-MAX_PREFETCH = 1000
+DEFAULT_PREFETCH = 8192
+MAX_PREFETCH = 65_535
 
 
 def slot(ctx_id: str) -> int:

@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable
 from types import CoroutineType, FrameType
 from typing import Any, Final, TypeVar, cast
 
-from interfaces.errors import BotSignal, BotStuck, StoreUnavailable, TurnAbandoned, described
+from interfaces.bot_signals import BotSignal
+from interfaces.errors import BotStuck, StoreUnavailable, TurnAbandoned, described
 from interfaces.foreign import StrayCancellationError
 from worker.stores import ContextStore
 

@@ -9,7 +9,7 @@ import logging
 from dataclasses import replace
 
 from interfaces.brokers import Broker
-from interfaces.errors import BrokerRefused, SettingsInvalid
+from interfaces.errors import BrokerRefused
 from interfaces.request_queues import RequestQueues
 from interfaces.topology import GENERATIONS_AHEAD, MAX_SHARDS, Topology
 from worker.plan import Generation, Plan
@@ -20,15 +20,11 @@ logger = logging.getLogger(__name__)
 
 
 class Generations(RequestQueues):
-    """The queues the plan in `store` says; `first` is declared where there are none yet.
+    """The queues the plan in `store` says; `first` is declared where there are none yet."""
 
-    :param outbox: replies kept per context, which bounds the prefetch that this worker can follow.
-    """
-
-    def __init__(self, broker: Broker, store: ContextStore, first: Topology, outbox: int) -> None:
+    def __init__(self, broker: Broker, store: ContextStore, first: Topology) -> None:
         super().__init__(broker, first)
         self._store = store
-        self._outbox = outbox
         self._plan = Plan.of(first)
         self._passed: frozenset[str] = frozenset()
         self._reported: set[str] = set()
@@ -54,17 +50,8 @@ class Generations(RequestQueues):
         await self._declare()
 
     async def refresh(self) -> None:
-        """Read the plan. Raises `StoreUnavailable`, and where there is no plan as `Broker.apply` does.
-
-        Raises `SettingsInvalid` where the plan cannot be followed with these settings.
-        """
+        """Read the plan. Raises `StoreUnavailable`, and where there is no plan as `Broker.apply` does."""
         plan, self._passed = await read_or_make_plan(self._broker, self._store, self.topology)
-        if plan.current.prefetch > self._outbox:
-            raise SettingsInvalid(
-                f"SWITCHBOARD_OUTBOX ({self._outbox}) must be at least the prefetch of namespace "
-                f"{self.topology.namespace!r} ({plan.current.prefetch}): a worker that takes over must find "
-                "the replies to everything its predecessor held"
-            )
         if plan != self._plan:
             self._plan = plan
             self.topology = plan.current.of(self.topology)

@@ -13,6 +13,7 @@ from interfaces.context import Context, TurnRecord
 from interfaces.data_model import JsonObject
 from interfaces.envelope import first_fault
 from interfaces.errors import Reason, RequestRejected
+from interfaces.limits import Limits, require_size
 
 LAYOUT: Final = 1
 
@@ -78,6 +79,29 @@ def write_turn(context: Context, turn_id: int) -> bytes:
         label=context.labels.get(turn_id),
     )
     return record.model_dump_json().encode()
+
+
+def write(
+    context: Context, turn_id: int, older_turns: Mapping[int, bytes], limits: Limits
+) -> tuple[bytes, Mapping[int, bytes]]:
+    """The main record, and this turn's beside those of older turns that were changed.
+
+    Raises `RequestRejected(reply-invalid)` where something is not JSON or too large.
+    """
+    try:
+        main, turns = write_main(context), {**older_turns, turn_id: write_turn(context, turn_id)}
+    except ValueError as error:
+        detail = "the dialog's data cannot be stored"
+        raise RequestRejected(Reason.REPLY_INVALID, detail, internal=str(error)) from error
+    require_sizes(main, turns, limits)
+    return main, turns
+
+
+def require_sizes(main: bytes, turns: Mapping[int, bytes], limits: Limits) -> None:
+    """Raise `RequestRejected(reply-invalid)` where records are too large to be loaded again with every turn."""
+    require_size("what is stored beside the turns", len(main), limits.context_bytes, "max_context_bytes")
+    for turn_id, turn in turns.items():
+        require_size(f"turn {turn_id} as stored", len(turn), limits.turn_bytes, "max_turn_bytes")
 
 
 def _new_main() -> MainRecord:

@@ -11,7 +11,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from tenacity.stop import stop_base
 
 from interfaces import dead_letters
-from interfaces.errors import Reason, Reject, RequestRejected, Retry, described
+from interfaces.bot_signals import Reject, Retry
+from interfaces.errors import Reason, RequestRejected, described
 from worker.bot_runs import TurnOverdue
 from worker.settings import Settings
 

@@ -53,7 +53,7 @@ class Worker:
             self.settings.amqp_url.get_secret_value(), publish_timeout=self.settings.publish_timeout
         )
         self._transfer = open_transfer(self.settings)
-        generations = Generations(broker, self._store, self.settings.topology, self.settings.outbox)
+        generations = Generations(broker, self._store, self.settings.topology)
         self._interface = RabbitMQMessengerInterface(
             broker=broker,
             queues=generations,
@@ -63,8 +63,13 @@ class Worker:
             watch=Watch(self.settings.watch_every, self.settings.watch_lost_after),
             attachments=self._transfer,
             keys=self.settings.keys,
+            limits=self.settings.limits,
+            in_flight_bytes=self.settings.in_flight_bytes,
         )
-        self._runner = TurnRunner(self._app, self._store, self.settings, self._interface.current, self._interface)
+        interface = self._interface
+        self._runner = TurnRunner(
+            *(self._app, self._store, self.settings, interface.current, interface), returnable=interface.returnable
+        )
         self._membership = Membership(self._store, self._interface, generations)
         self._stop = asyncio.Event()
         self._ready = asyncio.Event()

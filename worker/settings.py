@@ -16,8 +16,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from interfaces.allowed_hosts import parse_allowed
 from interfaces.attachment_store import check_url
 from interfaces.brokers.nodes import node_urls, require_one_broker
+from interfaces.data_model import MAX_DEPTH
 from interfaces.encryption import Keys
 from interfaces.errors import SettingsInvalid
+from interfaces.limits import MAX_BODY_BYTES, Limits
 from interfaces.topology import DEFAULT_MAX_LENGTH, DEFAULT_PREFETCH, MAX_PREFETCH, MAX_SHARDS, Topology
 from worker.stores import Durability
 from worker.stores.address import CLUSTER, SENTINEL, UNREADABLE, parse_address
@@ -25,6 +27,11 @@ from worker.stores.address import CLUSTER, SENTINEL, UNREADABLE, parse_address
 ENV_PREFIX = "SWITCHBOARD_"
 NAMESPACE_PATTERN = r"^[A-Za-z0-9_-]{1,40}$"
 """Letters that mean nothing to AMQP topic keys, Redis hash tags, shells or regular expressions."""
+
+MAX_RECORD_BYTES = 64 * 1024 * 1024
+"""Redis takes values of 512 MiB; one that is loaded with every turn of a dialog should be far from that."""
+
+_LIMITS = Limits()
 
 
 class Settings(BaseSettings):
@@ -55,7 +62,13 @@ class Settings(BaseSettings):
         default=DEFAULT_PREFETCH,
         ge=1,
         le=MAX_PREFETCH,
-        description="Unacknowledged requests per shard at most, to begin with; `topology reshard` changes it.",
+        description="Unacknowledged requests per shard at most, to begin with; `topology reshard` changes it. A "
+        "context that has more waiting holds up the others.",
+    )
+    in_flight_bytes: int = Field(
+        default=256 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="Bytes of unacknowledged requests per process at most, 2 KiB for each included.",
     )
     batch_size: int = Field(default=64, ge=1, le=10_000, description="Requests taken per poll at most.")
     concurrency: int = Field(default=256, ge=1, le=10_000, description="Turns that run at a time at most.")
@@ -139,6 +152,35 @@ class Settings(BaseSettings):
         "the first writes, all read. `plain` among them accepts what is not encrypted. Or file:///path of a file with "
         "them.",
     )
+    rate: int | None = Field(
+        default=None, ge=1, le=100_000, description="Turns a context may have in a minute; any number where not set."
+    )
+    max_body_bytes: int = Field(
+        default=_LIMITS.body_bytes, ge=1024, le=MAX_BODY_BYTES, description="Bytes of a request."
+    )
+    max_depth: int = Field(default=_LIMITS.depth, ge=3, le=MAX_DEPTH, description="Levels of JSON in a request.")
+    max_nodes: int = Field(
+        default=_LIMITS.nodes, ge=10, le=MAX_BODY_BYTES, description="Values in a request's JSON, at all levels."
+    )
+    max_attachments: int = Field(
+        default=_LIMITS.attachments, ge=0, le=MAX_BODY_BYTES, description="Attachments of a message, with its groups'."
+    )
+    max_text: int = Field(default=_LIMITS.text, ge=0, le=MAX_BODY_BYTES, description="Characters of a message's text.")
+    max_reply_bytes: int = Field(
+        default=_LIMITS.reply_bytes, ge=1024, le=MAX_BODY_BYTES, description="Bytes of a reply, misc included."
+    )
+    max_misc_bytes: int = Field(
+        default=_LIMITS.misc_bytes, ge=2, le=MAX_RECORD_BYTES, description="Bytes of misc as a bot leaves it."
+    )
+    max_context_bytes: int = Field(
+        default=_LIMITS.context_bytes,
+        ge=1024,
+        le=MAX_RECORD_BYTES,
+        description="Bytes stored for a context beside its turns.",
+    )
+    max_turn_bytes: int = Field(
+        default=_LIMITS.turn_bytes, ge=1024, le=MAX_RECORD_BYTES, description="Bytes stored for one turn."
+    )
     processes: int = Field(default=1, ge=1, le=MAX_SHARDS, description="Worker processes that `switchboard run` keeps.")
 
     @field_validator("amqp_url")
@@ -177,15 +219,6 @@ class Settings(BaseSettings):
         return _with_scheme(value, ("redis", "rediss", "unix", "memory"), (*SENTINEL, *CLUSTER))
 
     @model_validator(mode="after")
-    def _outbox_covers_prefetch(self) -> "Settings":
-        if self.outbox < self.prefetch:
-            raise ValueError(
-                f"outbox ({self.outbox}) must be at least prefetch ({self.prefetch}): a worker that takes over "
-                "must find the replies to everything its predecessor held"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _durability_needs_redis(self) -> "Settings":
         if self.durability is not Durability.PRIMARY and self.redis_url.get_secret_value().startswith("memory:"):
             raise ValueError(f"durability {self.durability.value} needs Redis: memory:// keeps nothing")
@@ -201,6 +234,21 @@ class Settings(BaseSettings):
         """What is declared on the broker."""
         return Topology(
             namespace=self.namespace, shards=self.shards, max_length=self.max_length, prefetch=self.prefetch
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """How much a request, its reply and its context may be."""
+        return Limits(
+            body_bytes=self.max_body_bytes,
+            depth=self.max_depth,
+            nodes=self.max_nodes,
+            attachments=self.max_attachments,
+            text=self.max_text,
+            reply_bytes=self.max_reply_bytes,
+            misc_bytes=self.max_misc_bytes,
+            context_bytes=self.max_context_bytes,
+            turn_bytes=self.max_turn_bytes,
         )
 
     @property

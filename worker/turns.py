@@ -17,19 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
+from interfaces.bot_signals import Reject, Retry
 from interfaces.broker_attachments import BrokerAttachments
 from interfaces.brokers import Channel
 from interfaces.context import Context, TurnRecord
 from interfaces.envelope import Request, decode_body
-from interfaces.errors import (
-    Reason,
-    Reject,
-    RequestRejected,
-    Retry,
-    StoreUnavailable,
-    TurnAbandoned,
-    VersionConflict,
-)
+from interfaces.errors import Reason, RequestRejected, StoreUnavailable, TurnAbandoned, VersionConflict
 from interfaces.messages import Message
 from interfaces.reply_bodies import encode_reply
 from worker import records
@@ -40,6 +33,7 @@ from worker.retries import BotFailed, rejection, retrying
 from worker.settings import Settings
 from worker.stores import ContextStore, Loaded, Turn
 from worker.stores.patience import while_store_is_away
+from worker.turn_rate import TurnRate
 
 if TYPE_CHECKING:
     from worker.chatsky.app import PipelineTurns
@@ -74,7 +68,8 @@ class TurnRunner:
     """A pipeline runner (the seed's `PipelineRunnerFunction`) whose turns are committed exactly once.
 
     `current(ctx_id)` gives the request that the context is in a turn for; `interface` is the one it came through, for
-    bots that ask it for attachments.
+    bots that ask it for attachments. `returnable(request)` says how many requests of its context may be delivered again
+    although they are acknowledged: their replies are kept, however many.
     """
 
     def __init__(
@@ -84,11 +79,14 @@ class TurnRunner:
         settings: Settings,
         current: Callable[[Hashable], Request],
         interface: BrokerAttachments | None = None,
+        *,
+        returnable: Callable[[Request], int] = lambda _: 0,
     ) -> None:
         self._store = store
         self._settings = settings
         self._current = current
         self._interface = interface
+        self._returnable = returnable
         self._bot: HandlerApp | RunnerApp | PipelineTurns
         if isinstance(app, HandlerApp | RunnerApp):
             self._bot, self._history = app, settings.history
@@ -99,6 +97,7 @@ class TurnRunner:
         self._turns = count(1)
         self._epochs: WeakKeyDictionary[Channel, asyncio.Future[int]] = WeakKeyDictionary()
         self._isolation = Isolation()
+        self._rate = TurnRate(settings.rate)
         self.runs = BotRuns(settings.turn_timeout, settings.left_behind)
         """The bot at work, and what is left behind of it."""
 
@@ -220,20 +219,19 @@ class TurnRunner:
         if loaded.reply is not None:
             logger.info("request %r was committed before: its reply goes out again", request.request_id)
             return Context.answered(request.ctx_id, loaded.reply, turn=loaded.version)
+        # Only now: a request that comes again after its turn was committed must not be refused.
+        if not turn.has_run and not self._rate.admits(request.ctx_id):
+            raise RequestRejected(Reason.RATE_LIMITED, f"more than {self._settings.rate} messages in a minute")
         context, response, older_turns = await self._run(turn, loaded)
         turn_id = context.current_turn_id
         if response is not None and self._interface is not None:
             response = await self._interface.sent(response)
             if turn_id in context.responses:
                 context.responses[turn_id] = response
-        reply = encode_reply(request, response, context.misc, turn_id)
-        try:
-            main, record = records.write_main(context), records.write_turn(context, turn_id)
-        except ValueError as error:
-            detail = "the dialog's data cannot be stored"
-            raise RequestRejected(Reason.REPLY_INVALID, detail, internal=str(error)) from error
-        turns = {**older_turns, turn_id: record}
-        new = Turn(request.ctx_id, request.request_id, loaded.version, main, turns, reply, loaded.revision)
+        reply = encode_reply(request, response, context.misc, turn_id, self._settings.limits)
+        main, turns = records.write(context, turn_id, older_turns, self._settings.limits)
+        returnable = self._returnable(request)
+        new = Turn(request.ctx_id, request.request_id, loaded.version, main, turns, reply, loaded.revision, returnable)
         context.commit(await while_store_is_away(self._store.commit, new))
         return context
 
@@ -243,7 +241,7 @@ class TurnRunner:
         message, misc = request.message, request.update_ctx_misc
         if turn.has_run:
             # The bot may have changed what it was given before it failed: take it from the wire again.
-            body = decode_body(request.body)
+            body = decode_body(request.body, self._settings.limits)
             message, misc = self._received(body.message), body.update_ctx_misc
         turn.has_run = True
         bot = partial(self._run_bot, request, message, misc, loaded)

@@ -13,11 +13,11 @@ from statistics import median
 
 import pytest
 
+from interfaces.arrivals import Arrivals
 from interfaces.brokers import Delivery
 from interfaces.brokers.rabbitmq import RabbitMQBroker
 from interfaces.client import BrokerClient
 from interfaces.context import Context
-from interfaces.rabbitmq import RabbitMQMessengerInterface
 from tests.integration.conftest import Report
 from tests.integration.faults import all_settled, applied, running, until, worker_settings
 from worker.membership import Membership
@@ -132,11 +132,11 @@ async def test_fifty_hand_overs_under_load_keep_order_and_dead_letter_nothing(
 
 def count_redeliveries(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     redelivered: Counter[str] = Counter()
-    original = RabbitMQMessengerInterface._on_delivery
+    original = Arrivals.deliver
 
-    def on_delivery(interface: RabbitMQMessengerInterface, delivery: Delivery) -> None:
+    def deliver(arrivals: Arrivals, delivery: Delivery) -> None:
         redelivered[delivery.properties.message_id or ""] += delivery.redelivered
-        original(interface, delivery)
+        original(arrivals, delivery)
 
-    monkeypatch.setattr(RabbitMQMessengerInterface, "_on_delivery", on_delivery)
+    monkeypatch.setattr(Arrivals, "deliver", deliver)
     return redelivered

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from interfaces.blocking import run_in_daemon_thread
-from interfaces.errors import BotStuck, Reject, Retry, StoreUnavailable, TurnAbandoned
+from interfaces.bot_signals import Reject, Retry
+from interfaces.errors import BotStuck, StoreUnavailable, TurnAbandoned
 from interfaces.foreign import StrayCancellationError
 from worker import bot_runs
 from worker.bot_runs import BotExited, BotRuns, Run, TurnOverdue, store_of

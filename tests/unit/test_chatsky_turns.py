@@ -10,10 +10,11 @@ from chatsky import Transition as Tr
 from chatsky.context_storages import MemoryContextStorage
 from pydantic_core import from_json, to_json
 
+from interfaces.bot_signals import Reject, Retry
 from interfaces.brokers import Delivery
 from interfaces.context import Context
 from interfaces.envelope import Request, decode_request, encode_request
-from interfaces.errors import MisuseError, Reason, Reject, RequestRejected, Retry
+from interfaces.errors import MisuseError, Reason, RequestRejected
 from interfaces.messages import Message as OurMessage
 from interfaces.messages import Origin
 from interfaces.topology import Topology

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from interfaces.brokers import Delivery, Outgoing
 from interfaces.envelope import (
-    MAX_BODY_BYTES,
     Request,
     context_id,
     decode_body,
@@ -22,6 +21,7 @@ from interfaces.envelope import (
     may_reply_to,
 )
 from interfaces.errors import MisuseError, Reason, RequestRejected
+from interfaces.limits import MAX_BODY_BYTES, WIDEST
 from interfaces.messages import Document, Message, Origin
 from interfaces.reply_bodies import (
     decode_reply,
@@ -246,7 +246,7 @@ def test_a_request_at_the_size_limit_travels_and_one_byte_more_is_misuse() -> No
     overhead = len(encode_request(TOPOLOGY, Message(""), "ctx", request_id="r1").body)
     largest = encode_request(TOPOLOGY, Message("x" * (MAX_BODY_BYTES - overhead)), "ctx", request_id="r1")
     assert len(largest.body) == MAX_BODY_BYTES
-    assert decode_request(delivered(largest), TOPOLOGY).request_id == "r1"
+    assert decode_request(delivered(largest), TOPOLOGY, limits=WIDEST).request_id == "r1"
     with pytest.raises(MisuseError, match=f"{MAX_BODY_BYTES + 1} bytes"):
         encode_request(TOPOLOGY, Message("x" * (MAX_BODY_BYTES - overhead + 1)), "ctx", request_id="r1")
     assert reason_of(lambda: decode_body(largest.body + b" ")) is Reason.BODY_TOO_LARGE

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from interfaces.bot_signals import Reject, Retry
 from interfaces.context import Context
-from interfaces.errors import Reason, Reject, RequestRejected, Retry, TurnAbandoned
+from interfaces.errors import Reason, RequestRejected, TurnAbandoned
 from interfaces.messages import Message
 from tests.unit.test_turns import Bench, echo, reply_of
 from worker.settings import Settings

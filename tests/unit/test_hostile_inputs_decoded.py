@@ -17,8 +17,10 @@ from tests.unit.deliveries import StubChannel
 
 TOPOLOGY = Topology("ns", shards=4)
 CORPUS = load_corpus()
-OF_A_TURN = {Reason.CONTEXT_INVALID, Reason.CRASHES_WORKER, Reason.TURN_TIMEOUT, Reason.REJECTED}
-OF_THE_WIRE = frozenset(Reason) - BY_THE_BOT - OF_A_TURN
+OF_THE_TURN = {
+    *(Reason.CONTEXT_INVALID, Reason.CRASHES_WORKER, Reason.TURN_TIMEOUT, Reason.REJECTED, Reason.RATE_LIMITED)
+}
+OF_THE_WIRE = frozenset(Reason) - BY_THE_BOT - OF_THE_TURN
 
 install()
 

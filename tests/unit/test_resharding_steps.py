@@ -12,7 +12,7 @@ from interfaces.brokers import Outgoing, Properties, QueueState
 from interfaces.brokers.memory import MemoryBroker, MemoryServer
 from interfaces.client import BrokerClient
 from interfaces.context import Context
-from interfaces.errors import BrokerUnavailable, MisuseError, SettingsInvalid, StoreUnavailable
+from interfaces.errors import BrokerUnavailable, MisuseError, StoreUnavailable
 from interfaces.markers import marker
 from interfaces.topology import SLOTS, Topology, slot
 from tests.conformance.broker_probes import Inbox, eventually
@@ -236,8 +236,6 @@ async def test_another_prefetch_is_a_change_like_another_number_of_shards() -> N
         assert (await Resharding(bench.broker, bench.store, BEFORE).run(2, 4)).current.number == 1
         plan = await Resharding(bench.broker, bench.store, BEFORE).run(2, 8)
         assert plan == Plan(current=Generation(number=2, shards=2, prefetch=8))
-    with pytest.raises(SettingsInvalid, match=r"SWITCHBOARD_OUTBOX \(4\) must be at least the prefetch .*'ns' \(8\)"):
-        await Worker(note, Settings(namespace="ns", outbox=4, prefetch=4), broker=bench.broker, store=bench.store).run()
 
 
 async def test_a_request_that_comes_to_an_old_queue_after_its_marker_is_published_again() -> None:
@@ -319,7 +317,7 @@ async def test_a_marker_where_nothing_changes_is_taken_away_and_means_nothing() 
 
 async def test_a_worker_repeats_its_note_where_the_store_was_set_back() -> None:
     bench = Bench()
-    generations = Generations(bench.broker, bench.store, BEFORE, outbox=128)
+    generations = Generations(bench.broker, bench.store, BEFORE)
     await bench.broker.open()
     await bench.store.change_plan(None, Plan.of(BEFORE).moved_to(3).write())
     await generations.passed(BEFORE.shard_queue(0))

@@ -9,8 +9,9 @@ import pytest
 
 from interfaces import Keys, Message
 from interfaces.brokers import Delivery, Outgoing
-from interfaces.envelope import MAX_BODY_BYTES, Request, decode_request, encode_request
+from interfaces.envelope import Request, decode_request, encode_request
 from interfaces.errors import DecryptionFailed, MisuseError, Reason, RequestRejected
+from interfaces.limits import MAX_BODY_BYTES
 from interfaces.reply_bodies import decode_reply, encode_error_reply, encode_reply
 from interfaces.sealed_bodies import request_in_plain, reseal_request
 from interfaces.topology import Topology

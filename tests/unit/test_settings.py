@@ -91,11 +91,6 @@ def test_a_bad_attachments_url_is_refused_without_its_password() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_an_outbox_smaller_than_the_prefetch_is_refused() -> None:
-    with pytest.raises(SettingsInvalid, match=r"outbox \(8\) must be at least prefetch \(64\)"):
-        load_settings(outbox=8)
-
-
 def test_the_topology_carries_what_the_settings_say() -> None:
     topology = load_settings(namespace="n", shards=3, max_length=9).topology
     assert (topology.namespace, topology.shards, topology.max_length) == ("n", 3, 9)

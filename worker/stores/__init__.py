@@ -52,6 +52,8 @@ class Turn:
     """The finished reply body, published as it is."""
     revision: int = 0
     """Revision that was loaded."""
+    returnable: int = 0
+    """Turns before this one whose requests may be delivered again: their replies are kept, however small the window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class Retention:
     """What a store keeps of each context."""
 
     outbox: int = 128
-    """Replies kept per context, to answer redelivered requests. At least the prefetch of a shard."""
+    """Replies kept per context, to answer redelivered requests; more while a commit asks for it."""
     max_turns: int | None = None
     """Turns kept per context; `None` keeps all."""
     ttl_seconds: int = 30 * 24 * 3600

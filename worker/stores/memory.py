@@ -90,7 +90,7 @@ class MemoryStore:
         context.main = turn.main
         self._keep_turns(context, turn.turns)
         context.outbox[turn.request_id] = turn.reply
-        while len(context.outbox) > self._retention.outbox:
+        while len(context.outbox) > max(self._retention.outbox, turn.returnable + 1):
             context.outbox.popitem(last=False)
         if context.start is not None and context.start.request_id == turn.request_id:
             context.start = None

@@ -112,7 +112,11 @@ class RedisStore:
         """See `ContextStore.commit`. One script call, and one more for a repeated commit that must have copies."""
         retention = self._retention
         arguments = [turn.request_id.encode(), b"%012d" % turn.version, turn.main, turn.reply, self._ttl]
-        arguments += [b"%d" % retention.outbox, b"%d" % (retention.max_turns or 0), b"%d" % turn.revision]
+        arguments += [
+            b"%d" % max(retention.outbox, turn.returnable + 1),
+            b"%d" % (retention.max_turns or 0),
+            b"%d" % turn.revision,
+        ]
         for turn_id, content in turn.turns.items():
             arguments += [b"%012d" % turn_id, content]
         answer = await self._pipeline.script(_COMMIT, self.key(turn.ctx_id), *arguments, is_durable=True)

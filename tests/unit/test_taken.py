@@ -1,0 +1,113 @@
+"""What is taken and not settled: in order by context, undecoded behind a first, and counted in bytes."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from interfaces.brokers import Channel, Delivery
+from interfaces.envelope import Request, decode_request, encode_request
+from interfaces.errors import MisuseError
+from interfaces.messages import Message
+from interfaces.taken import OVERHEAD, Held, Taken
+from interfaces.topology import Topology
+from tests.unit.deliveries import StubChannel, delivery
+
+TOPOLOGY = Topology("ns")
+
+
+class Bench:
+    """`Taken` with its decoder watched."""
+
+    def __init__(self, max_bytes: int = 10**9) -> None:
+        self.decoded: list[str] = []
+        self.taken = Taken(self.decode, max_bytes)
+        self.channel = StubChannel()
+
+    def decode(self, delivery: Delivery) -> Request:
+        request = decode_request(delivery, TOPOLOGY)
+        self.decoded.append(request.request_id)
+        return request
+
+    def deliver(self, ctx_id: str, request_id: str, text: str = "", channel: Channel | None = None) -> Held:
+        sent = encode_request(TOPOLOGY, Message(text), ctx_id, request_id=request_id)
+        come = delivery(sent.body, message_id=request_id)
+        come = replace(come, routing_key=sent.routing_key, channel=channel or self.channel)
+        held = self.taken.take(come)
+        self.taken.line_up(held, self.decode(come))
+        return held
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    assert (bench.taken.bytes, len(bench.taken)) == (0, 0)
+
+
+def test_requests_of_a_context_are_in_turn_one_after_the_other_and_only_the_first_is_kept_decoded(bench: Bench) -> None:
+    held = [bench.deliver("a", f"a{number}") for number in range(3)]
+    assert [one.request is None for one in held] == [False, True, True]
+    bench.decoded.clear()
+    for number, one in enumerate(held):
+        assert bench.taken.start("a") is one
+        assert bench.taken.current("a").request_id == f"a{number}"
+        bench.taken.end("a", one)
+        bench.taken.end("a", one)
+    assert bench.decoded == ["a1", "a2"]
+
+
+def test_a_context_in_no_turn_has_no_request(bench: Bench) -> None:
+    with pytest.raises(MisuseError, match="'a' is in no turn"):
+        bench.taken.current("a")
+    first, second = bench.deliver("a", "a1"), bench.deliver("a", "a2")
+    bench.taken.end("a", first)
+    with pytest.raises(MisuseError, match="in no turn"):
+        bench.taken.current("a")  # Its second request has not begun.
+    bench.taken.end("a", second)
+
+
+def test_bodies_and_headers_count_until_they_are_settled(bench: Bench) -> None:
+    plain, rich = bench.taken.take(delivery(b"x" * 100)), bench.taken.take(delivery(b"", headers={"k": "v" * 1000}))
+    assert plain.size == OVERHEAD + 100
+    assert 1000 < rich.size - OVERHEAD < 1100
+    assert bench.taken.bytes == plain.size + rich.size
+    for held in (plain, plain, rich):
+        bench.taken.settled(held)
+
+
+def test_a_channel_has_room_up_to_its_share_and_not_a_byte_above_it() -> None:
+    bench = Bench(max_bytes=4 * (OVERHEAD + 100))
+    bench.taken.take(delivery_on(bench.channel, 100))
+    assert [bench.taken.has_room(delivery_on(bench.channel, size), 2) for size in (99, 100, 101)] == [True, True, False]
+
+
+def test_all_channels_together_have_room_up_to_the_bound_and_not_a_byte_above_it() -> None:
+    """Shares shrink when queues are taken up, and what was held before that is still there."""
+    bench = Bench(max_bytes=4 * (OVERHEAD + 100))
+    for _ in range(2):
+        bench.taken.take(delivery_on(StubChannel(), 100))
+    bench.taken.take(delivery_on(bench.channel, 100))
+    assert [bench.taken.has_room(delivery_on(bench.channel, size), 1) for size in (99, 100, 101)] == [True, True, False]
+
+
+def test_a_channel_that_holds_nothing_has_room_for_one_of_any_size(bench: Bench) -> None:
+    small = Bench(max_bytes=10)
+    small.taken.take(delivery_on(StubChannel(), 1000))
+    assert small.taken.has_room(delivery_on(small.channel, 1000), 1)
+    small.taken.take(delivery_on(small.channel, 1000))
+    assert not small.taken.has_room(delivery_on(small.channel, 0), 1)
+
+
+def test_what_is_not_started_is_told_from_what_runs(bench: Bench) -> None:
+    first, second = bench.deliver("a", "a1"), bench.deliver("a", "a2")
+    for held, is_left in ((first, True), (second, False)):
+        assert bench.taken.has_unstarted(bench.channel)
+        bench.taken.start("a")
+        assert bench.taken.has_unstarted(bench.channel) is is_left
+        bench.taken.end("a", held)
+    assert not bench.taken.has_unstarted(bench.channel)
+
+
+def delivery_on(channel: Channel, size: int) -> Delivery:
+    return replace(delivery(b"x" * size), channel=channel)
