@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, FilePath, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from interfaces.attachment_store import check_url
 from interfaces.brokers.nodes import node_urls, require_one_broker
 from interfaces.errors import SettingsInvalid
+from interfaces.tls import with_options
 from interfaces.topology import DEFAULT_MAX_LENGTH, MAX_SHARDS, Topology
 from worker.stores import Durability
 from worker.stores.address import CLUSTER, SENTINEL, UNREADABLE, parse_address
@@ -30,6 +31,16 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
 
+    # Before the URLs, whose validators add these to them: so all that connects by a URL has them.
+    tls_ca: FilePath | None = Field(
+        default=None,
+        description="File with the certificates of the authorities by which amqps:// and rediss:// servers are "
+        "verified; the system's where not set.",
+    )
+    tls_cert: FilePath | None = Field(
+        default=None, description="File with this side's certificate, where a server asks for one. Its CN may log in."
+    )
+    tls_key: FilePath | None = Field(default=None, description="File with the key of that certificate.")
     amqp_url: SecretStr = Field(
         default=SecretStr("memory://"),
         description="RabbitMQ: amqp://user:password@host:5672/vhost, amqps://..., or memory:// inside this process. "
@@ -119,12 +130,14 @@ class Settings(BaseSettings):
 
     @field_validator("amqp_url")
     @classmethod
-    def _amqp_nodes(cls, value: SecretStr) -> SecretStr:
+    def _amqp_nodes(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
         nodes = node_urls(value.get_secret_value())
         for node in nodes:
             _with_scheme(SecretStr(node), ("amqp", "amqps", "memory"))
+        files = _tls_files(info, "cafile", "certfile", "keyfile")
+        nodes = [with_options(node, *files) if node.startswith("amqps:") else node for node in nodes]
         require_one_broker(nodes)
-        return value
+        return SecretStr(",".join(nodes))
 
     @field_validator("attachments_url")
     @classmethod
@@ -134,11 +147,15 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _redis_address(cls, value: SecretStr) -> SecretStr:
-        if "+" in value.get_secret_value().partition("://")[0]:
-            parse_address(value.get_secret_value())
-            return value
-        return _with_scheme(value, ("redis", "rediss", "unix", "memory"), (*SENTINEL, *CLUSTER))
+    def _redis_address(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        url = value.get_secret_value()
+        if url.startswith("rediss"):
+            url = with_options(url, *_tls_files(info, "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"))
+        if "+" not in url.partition("://")[0]:
+            _with_scheme(value, ("redis", "rediss", "unix", "memory"), (*SENTINEL, *CLUSTER))
+        if not url.startswith("memory:"):
+            parse_address(url)
+        return SecretStr(url)
 
     @model_validator(mode="after")
     def _outbox_covers_prefetch(self) -> "Settings":
@@ -146,6 +163,22 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"outbox ({self.outbox}) must be at least prefetch ({self.prefetch}): a worker that takes over "
                 "must find the replies to everything its predecessor held"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _key_has_a_certificate(self) -> "Settings":
+        if self.tls_key is not None and self.tls_cert is None:
+            raise ValueError("tls_key needs tls_cert, the certificate that the key belongs to")
+        return self
+
+    @model_validator(mode="after")
+    def _tls_is_used(self) -> "Settings":
+        urls = [url.get_secret_value() for url in (self.amqp_url, self.redis_url)]
+        is_idle = not any(url.startswith(("amqps:", "rediss")) for url in urls)
+        if (self.tls_ca or self.tls_cert) and is_idle and any(not url.startswith("memory:") for url in urls):
+            raise ValueError(
+                "tls_ca and tls_cert are for encrypted connections: write amqps:// and rediss:// in the URLs"
             )
         return self
 
@@ -187,6 +220,12 @@ def load_settings(**flags: Any) -> Settings:
             for fault in error.errors(include_url=False, include_input=False)
         ]
         raise SettingsInvalid("settings are wrong:\n" + "\n".join(faults)) from None
+
+
+def _tls_files(info: ValidationInfo, ca: str, certificate: str, key: str) -> list[dict[str, str]]:
+    """The settings' files under a client library's names, what belongs together in one group."""
+    groups = [{ca: "tls_ca"}, {certificate: "tls_cert", key: "tls_key"}]
+    return [{option: str(file) for option, name in group.items() if (file := info.data.get(name))} for group in groups]
 
 
 def _name(location: tuple[int | str, ...]) -> str:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from urllib.parse import unquote, urlsplit
 
+from interfaces.brokers.encryption import check_options
+
 _BETWEEN = re.compile(r"\s*,\s*(?=[a-z]+://)")
 """A comma is allowed inside a password, so only one with a scheme behind it separates."""
 
@@ -28,3 +30,5 @@ def require_one_broker(urls: Sequence[str]) -> None:
         raise ValueError("memory:// is one process and has no further nodes")
     if len({unquote(part.path[1:]) or "/" for part in parts}) > 1:
         raise ValueError("all URLs must name the same virtual host: they are nodes of one cluster")
+    for url in urls:
+        check_options(url)

@@ -20,9 +20,10 @@ from worker.settings import ENV_PREFIX, Settings, load_settings
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
 
-BROKER_FIELDS: Final = ("amqp_url", "namespace", "publish_timeout")
+TLS_FIELDS: Final = ("tls_ca", "tls_cert", "tls_key")
+BROKER_FIELDS: Final = ("amqp_url", "namespace", "publish_timeout", *TLS_FIELDS)
 TOPOLOGY_FIELDS: Final = (*BROKER_FIELDS, "shards", "max_length")
-STORE_FIELDS: Final = ("redis_url", "namespace", "redis_timeout")
+STORE_FIELDS: Final = ("redis_url", "namespace", "redis_timeout", *TLS_FIELDS)
 ATTACHMENT_FIELDS: Final = tuple(name for name in Settings.model_fields if name.startswith("attachments_"))
 SERVER_FIELDS: Final = tuple(dict.fromkeys((*TOPOLOGY_FIELDS, *STORE_FIELDS)))
 RESHARD_FIELDS: Final = tuple(name for name in SERVER_FIELDS if name != "shards")
@@ -139,4 +140,6 @@ def _metavar(name: str, field: FieldInfo) -> str:
     kinds: Sequence[tuple[type, str]] = ((float, "NUMBER"), (int, "INTEGER"))
     if name.endswith("_url"):
         return "URL"
+    if name in TLS_FIELDS:
+        return "FILE"
     return next((word for kind, word in kinds if field.annotation in (kind, kind | None)), "TEXT")
