@@ -224,7 +224,8 @@ def load_settings(**flags: Any) -> Settings:
 
 def _tls_files(info: ValidationInfo, ca: str, certificate: str, key: str) -> list[dict[str, str]]:
     """The settings' files under a client library's names, what belongs together in one group."""
-    groups = [{ca: "tls_ca"}, {certificate: "tls_cert", key: "tls_key"}]
+    own = {certificate: "tls_cert", key: "tls_key"} if info.data.get("tls_cert") else {}
+    groups = [{ca: "tls_ca"}, own]
     return [{option: str(file) for option, name in group.items() if (file := info.data.get(name))} for group in groups]
 
 

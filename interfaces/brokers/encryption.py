@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # settings are checked here without the client library
 
 OPTIONS: Final = ("cafile", "certfile", "keyfile", "no_verify_ssl")
 AUTHENTICATION: Final = ("plain", "external")
-_ABOUT_TLS: Final = re.compile(r"ssl|tls|verif|cert|^ca|key")
+_ABOUT_TLS: Final = re.compile(r"ssl|tls|verif|cert|^ca|keyfile")
 
 
 def check_options(url: str) -> None:

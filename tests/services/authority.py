@@ -56,6 +56,14 @@ class Authority:
         issued.key.write_bytes(key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
         return issued
 
+    def issue_encrypted(self, name: str) -> Issued:
+        """The same with a key that nobody can use without its passphrase."""
+        issued = self.issue(name)
+        key = serialization.load_pem_private_key(issued.key.read_bytes(), None)
+        pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        issued.key.write_bytes(key.private_bytes(pem, pkcs8, serialization.BestAvailableEncryption(b"passphrase")))
+        return issued
+
     def _builder(
         self, name: x509.Name, key: ec.EllipticCurvePublicKey, begins: datetime, ends: datetime
     ) -> x509.CertificateBuilder:

@@ -7,8 +7,10 @@ import redis
 
 from tests.services.authority import Authority, Issued
 from tests.services.local import LocalBroker
-from tests.services.redis_node import RedisNode
+from tests.services.redis_node import RedisNode, wait_for
 from tests.services.servers import free_port
+
+PRIMARY = "primary"
 
 
 class TlsBroker(LocalBroker):
@@ -71,3 +73,22 @@ class TlsRedis(RedisNode):
     def _set(self, *words: object) -> None:
         with redis.Redis(port=self.port) as client:
             client.execute_command("CONFIG", "SET", *map(str, words))
+
+
+def tls_cluster(authority: Authority, issued: Issued) -> TlsRedis:
+    """A Redis Cluster of one node, not yet started; `own_all_slots` when it is."""
+    return TlsRedis(authority, issued, "--cluster-enabled", "yes", "--tls-cluster", "yes", name="redis-cluster")
+
+
+def own_all_slots(node: TlsRedis) -> None:
+    """Have the one node of a cluster serve every key."""
+    node.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    wait_for("a cluster that serves", lambda: "cluster_state:ok" in str(node.ask("CLUSTER", "INFO")))
+
+
+def tls_sentinel(authority: Authority, issued: Issued, primary: TlsRedis) -> TlsRedis:
+    """A sentinel, not yet started, that watches `primary` by TLS."""
+    sentinel = TlsRedis(authority, issued, "sentinel.conf", "--sentinel", "--tls-replication", "yes", name="sentinel")
+    monitor = f"sentinel monitor {PRIMARY} 127.0.0.1 {primary.tls_port} 1\n"
+    (sentinel.directory / "sentinel.conf").write_text(monitor)
+    return sentinel

@@ -23,7 +23,7 @@ UNREADABLE: Final = (
     "password written as %2F %3F %23 %40 %3A %5B %5D %25"
 )
 TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
-_ABOUT_TLS: Final = re.compile(r"ssl|tls|verif|cert|^ca|key(?!p)")
+_ABOUT_TLS: Final = re.compile(r"ssl|tls|verif|cert|^ca|keyfile")
 _HOST: Final = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(%25[A-Za-z0-9._-]+)?\])(:(?P<port>[0-9]{1,5}))?")
 _USER: Final = re.compile(r"([^@:\[\]\s]*(:[^@:\[\]\s]*)?@)?")
 
