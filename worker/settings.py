@@ -11,15 +11,16 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import Field, FilePath, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from interfaces.attachment_store import check_url
-from interfaces.brokers.nodes import node_urls, require_one_broker
+from interfaces.brokers.nodes import node_urls, require_one_broker, split_url
 from interfaces.errors import SettingsInvalid
 from interfaces.tls import with_options
 from interfaces.topology import DEFAULT_MAX_LENGTH, MAX_SHARDS, Topology
+from worker.secret_files import SUFFIX, SecretFiles, file_of
 from worker.stores import Durability
-from worker.stores.address import CLUSTER, SENTINEL, UNREADABLE, parse_address
+from worker.stores.address import CLUSTER, SENTINEL, parse_address
 
 ENV_PREFIX = "SWITCHBOARD_"
 NAMESPACE_PATTERN = r"^[A-Za-z0-9_-]{1,40}$"
@@ -128,6 +129,18 @@ class Settings(BaseSettings):
     )
     processes: int = Field(default=1, ge=1, le=MAX_SHARDS, description="Worker processes that `switchboard run` keeps.")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then files that the environment names."""
+        return init_settings, env_settings, SecretFiles(settings_cls)
+
     @field_validator("amqp_url")
     @classmethod
     def _amqp_nodes(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
@@ -195,8 +208,11 @@ class Settings(BaseSettings):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What was set, as environment variables for another process. Passwords stand in it as they are."""
-        values = {name: getattr(self, name) for name in self.model_fields_set}
+        """What was set, as environment variables for another process beside those that there are.
+
+        Passwords stand in it as they are, except those in files, which the other process reads itself.
+        """
+        values = {name: getattr(self, name) for name in self.model_fields_set if file_of(ENV_PREFIX, name) is None}
         return {
             ENV_PREFIX + name.upper(): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
             for name, value in values.items()
@@ -212,6 +228,10 @@ class Settings(BaseSettings):
 def load_settings(**flags: Any) -> Settings:
     """Settings from the environment, `flags` that are not `None` before it. Raises `SettingsInvalid`, all faults at
     once."""
+    for name, value in flags.items():
+        if value is not None and file_of(ENV_PREFIX, name) is not None:
+            variable = f"{ENV_PREFIX}{name.upper()}{SUFFIX}"
+            raise SettingsInvalid(f"{variable} is set, and a flag says otherwise: unset it, or leave out the flag")
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
@@ -234,14 +254,7 @@ def _name(location: tuple[int | str, ...]) -> str:
 
 
 def _with_scheme(value: SecretStr, schemes: tuple[str, ...], others: tuple[str, ...] = ()) -> SecretStr:
-    # The value may hold a password, so no error repeats it: neither ours nor, as its cause, what `urlsplit` raises.
-    try:
-        parts = urlsplit(value.get_secret_value())
-        is_readable = parts.port is None or parts.port > 0
-    except ValueError:
-        is_readable = False
-    if not is_readable:
-        raise ValueError(UNREADABLE)
+    parts = split_url(value.get_secret_value())
     if parts.scheme not in schemes:
         raise ValueError("the URL must begin with " + " or ".join(f"{scheme}://" for scheme in schemes + others))
     return value

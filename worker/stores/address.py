@@ -14,14 +14,12 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qs, parse_qsl, unquote, urlencode
 
+from interfaces.brokers.nodes import UNREADABLE, split_url
+
 SINGLE: Final = ("redis", "rediss", "unix")
 SENTINEL: Final = ("redis+sentinel", "rediss+sentinel")
 CLUSTER: Final = ("redis+cluster", "rediss+cluster")
 
-UNREADABLE: Final = (
-    "the URL cannot be read: host and port must be valid, and any of / ? # @ : [ ] % in a user name or "
-    "password written as %2F %3F %23 %40 %3A %5B %5D %25"
-)
 TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
 _ABOUT_TLS: Final = re.compile(r"ssl|tls|verif|cert|^ca|keyfile")
 _HOST: Final = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(%25[A-Za-z0-9._-]+)?\])(:(?P<port>[0-9]{1,5}))?")
@@ -68,6 +66,7 @@ def parse_address(url: str) -> RedisAddress:
     scheme = url.partition("://")[0].lower()
     _check_tls_options(scheme, parse_qs(url.partition("?")[2], keep_blank_values=True))
     if scheme in SINGLE:
+        split_url(url)
         return RedisAddress(scheme, (), None, url)
     if scheme not in SENTINEL + CLUSTER:
         raise ValueError("the URL must begin with " + " or ".join(f"{name}://" for name in SINGLE + SENTINEL + CLUSTER))
