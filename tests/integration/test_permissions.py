@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import aiormq
 import pytest
@@ -185,7 +184,6 @@ def test_redis_users_reach_their_namespace_and_their_commands_only(place: Place,
         client.execute_command(*command)
 
 
-def test_every_user_of_the_shipped_file_is_off_until_it_has_a_password(tmp_path: Path) -> None:
-    (tmp_path / "users.acl").write_text(USERS.read_text())
+def test_every_user_of_the_shipped_file_is_off_until_it_has_a_password() -> None:
     for line in USERS.read_text().splitlines():
         assert line.split()[2:4] == ["off", "resetpass"]
