@@ -183,7 +183,7 @@ class EdgeResolver:
     def __init__(self, broker: Broker, topology: Topology) -> None:
         self._broker = broker
         self._topology = topology
-        self._inbox: Inbox[AttachmentAnswer] = Inbox(broker, topology, _read_answer)
+        self._inbox: Inbox[AttachmentAnswer] = Inbox(broker, topology, "worker", _read_answer)
 
     async def resolve(self, interface: str, attachment_id: str, timeout: float = 30.0) -> Reference:
         """The reference to what an edge named `interface` has put into the store for this id.

@@ -22,7 +22,7 @@ from interfaces.inbox import Inbox
 from interfaces.messages import Message, Origin
 from interfaces.ordered_publishing import OrderedPublisher
 from interfaces.replies import Replies, read_reply
-from interfaces.reply_bodies import Reply
+from interfaces.reply_bodies import DEFAULT_INTERFACE, Reply
 from interfaces.topology import Topology
 
 
@@ -53,7 +53,7 @@ class BrokerClient:
         self._broker = broker or open_broker(url)
         self._timeout = timeout
         self._keys = keys
-        self._inbox = Inbox(self._broker, self._topology, self._read)
+        self._inbox = Inbox(self._broker, self._topology, interface or DEFAULT_INTERFACE, self._read)
         self._publisher = OrderedPublisher(self._broker)
 
     async def open(self) -> None:

@@ -10,9 +10,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final, Self
-from urllib.parse import unquote, urlsplit
 
 from interfaces.errors import DecryptionFailed
 
@@ -57,10 +55,10 @@ class Keys:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """The keys as the setting has them: `id:base64` separated by commas or line breaks, or `file:///path` of a file
-        with them. `None` where there are none. Raises `ValueError`, which repeats no key."""
-        if text.startswith("file:"):
-            text = _read_file(text)
+        """The setting: `id:base64` separated by commas or line breaks; `None` where there are none.
+
+        Raises `ValueError`, which repeats no key.
+        """
         entries = [entry.strip() for line in text.splitlines() if not line.startswith("#") for entry in line.split(",")]
         keys: dict[str, bytes | None] = {}
         for number, entry in enumerate(filter(None, entries), start=1):
@@ -104,13 +102,3 @@ def _decode(key_id: str, encoded: str) -> bytes:
         return base64.b64decode(encoded.strip(), validate=True)
     except (binascii.Error, ValueError):
         raise ValueError(f"key {key_id!r} is not base64") from None
-
-
-def _read_file(url: str) -> str:
-    path = Path(unquote(urlsplit(url).path))
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"the file {path} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}"
-        ) from None

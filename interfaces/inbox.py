@@ -24,12 +24,15 @@ T = TypeVar("T")
 class Inbox(Generic[T]):
     """Answers that come into a queue of our own.
 
+    :param owner: part of the queue's name, by which a broker's permissions tell one owner's queues from another's.
     :param read: gives the id and the answer in a delivery, `None` for what is no answer. It must not raise.
     """
 
-    def __init__(self, broker: Broker, topology: Topology, read: Callable[[Delivery], tuple[str, T] | None]) -> None:
+    def __init__(
+        self, broker: Broker, topology: Topology, owner: str, read: Callable[[Delivery], tuple[str, T] | None]
+    ) -> None:
         self._broker = broker
-        self._prefix = topology.reply_prefix
+        self._prefix = f"{topology.reply_prefix}{owner}."
         self._read = read
         self._queue = self._new_queue()
         self._waiting: dict[str, list[asyncio.Future[T]]] = {}

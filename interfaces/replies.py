@@ -11,7 +11,7 @@ from interfaces.brokers import Broker, Delivery
 from interfaces.consumers import KeptConsumer
 from interfaces.encryption import Keys
 from interfaces.errors import QueueStranded
-from interfaces.reply_bodies import Reply, decode_reply
+from interfaces.reply_bodies import DEFAULT_INTERFACE, Reply, decode_reply
 from interfaces.topology import Topology
 
 logger = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ class Replies:
     ) -> None:
         self._broker = broker
         self._keys = keys
-        self._prefix = topology.reply_prefix
-        self._queue = self._prefix + (queue or str(uuid4()))
+        self._prefix = f"{topology.reply_prefix}{interface or DEFAULT_INTERFACE}."
+        self._queue = topology.reply_prefix + queue if queue else self._prefix + str(uuid4())
         self._is_kept = queue is not None
         self._life = NAMED_QUEUE_LIFE if queue else PRIVATE_QUEUE_LIFE
         self._binding = (topology.replies_exchange, f"{interface}.#" if interface else "#")

@@ -7,26 +7,20 @@ Every default stands here and nowhere else. A relation that correctness rests on
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Any
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from interfaces.allowed_hosts import parse_allowed
 from interfaces.attachment_store import check_url
-from interfaces.brokers.nodes import node_urls, require_one_broker
 from interfaces.data_model import MAX_DEPTH
 from interfaces.encryption import Keys
 from interfaces.errors import SettingsInvalid
 from interfaces.limits import MAX_BODY_BYTES, Limits
 from interfaces.topology import DEFAULT_MAX_LENGTH, DEFAULT_PREFETCH, MAX_PREFETCH, MAX_SHARDS, Topology
+from worker.secret_files import SUFFIX, file_of
+from worker.server_settings import ENV_PREFIX, ServerSettings
 from worker.stores import Durability
-from worker.stores.address import CLUSTER, SENTINEL, UNREADABLE, parse_address
-
-ENV_PREFIX = "SWITCHBOARD_"
-NAMESPACE_PATTERN = r"^[A-Za-z0-9_-]{1,40}$"
-"""Letters that mean nothing to AMQP topic keys, Redis hash tags, shells or regular expressions."""
 
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 """Redis takes values of 512 MiB; one that is loaded with every turn of a dialog should be far from that."""
@@ -34,24 +28,9 @@ MAX_RECORD_BYTES = 64 * 1024 * 1024
 _LIMITS = Limits()
 
 
-class Settings(BaseSettings):
+class Settings(ServerSettings):
     """Settings of a Switchboard process."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
-
-    amqp_url: SecretStr = Field(
-        default=SecretStr("memory://"),
-        description="RabbitMQ: amqp://user:password@host:5672/vhost, amqps://..., or memory:// inside this process. "
-        "Nodes of a cluster as whole URLs, separated by commas.",
-    )
-    redis_url: SecretStr = Field(
-        default=SecretStr("memory://"),
-        description="Redis: redis://:password@host:6379/0, redis+sentinel://:password@host1:26379,host2:26379/primary, "
-        "redis+cluster://:password@host1:6379,host2:6379, the same with rediss, or memory:// inside this process.",
-    )
-    namespace: Annotated[str, Field(pattern=NAMESPACE_PATTERN)] = Field(
-        default="switchboard", description="Prefix of every exchange, queue and key."
-    )
     shards: int = Field(
         default=8, ge=1, le=MAX_SHARDS, description="Request queues to begin with; `topology reshard` changes them."
     )
@@ -149,8 +128,7 @@ class Settings(BaseSettings):
     encryption_keys: SecretStr = Field(
         default=SecretStr(""),
         description="Keys that bodies and contexts are encrypted under: id:base64 of 64 bytes, separated by commas; "
-        "the first writes, all read. `plain` among them accepts what is not encrypted. Or file:///path of a file with "
-        "them.",
+        "the first writes, all read. `plain` among them accepts what is not encrypted.",
     )
     rate: int | None = Field(
         default=None, ge=1, le=100_000, description="Turns a context may have in a minute; any number where not set."
@@ -183,15 +161,6 @@ class Settings(BaseSettings):
     )
     processes: int = Field(default=1, ge=1, le=MAX_SHARDS, description="Worker processes that `switchboard run` keeps.")
 
-    @field_validator("amqp_url")
-    @classmethod
-    def _amqp_nodes(cls, value: SecretStr) -> SecretStr:
-        nodes = node_urls(value.get_secret_value())
-        for node in nodes:
-            _with_scheme(SecretStr(node), ("amqp", "amqps", "memory"))
-        require_one_broker(nodes)
-        return value
-
     @field_validator("attachments_url")
     @classmethod
     def _attachment_store(cls, value: str) -> str:
@@ -209,14 +178,6 @@ class Settings(BaseSettings):
     def _fetch_from(cls, value: str) -> str:
         parse_allowed(value)
         return value
-
-    @field_validator("redis_url")
-    @classmethod
-    def _redis_address(cls, value: SecretStr) -> SecretStr:
-        if "+" in value.get_secret_value().partition("://")[0]:
-            parse_address(value.get_secret_value())
-            return value
-        return _with_scheme(value, ("redis", "rediss", "unix", "memory"), (*SENTINEL, *CLUSTER))
 
     @model_validator(mode="after")
     def _durability_needs_redis(self) -> "Settings":
@@ -253,23 +214,25 @@ class Settings(BaseSettings):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What was set, as environment variables for another process. Passwords stand in it as they are."""
-        values = {name: getattr(self, name) for name in self.model_fields_set}
+        """What was set, as environment variables for another process beside those that there are.
+
+        Passwords stand in it as they are, except those in files, which the other process reads itself.
+        """
+        values = {name: getattr(self, name) for name in self.model_fields_set if file_of(ENV_PREFIX, name) is None}
         return {
             ENV_PREFIX + name.upper(): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
             for name, value in values.items()
             if value is not None
         }
 
-    @property
-    def is_embedded(self) -> bool:
-        """Whether nothing leaves this process and nothing is kept."""
-        return urlsplit(self.amqp_url.get_secret_value()).scheme == "memory"
-
 
 def load_settings(**flags: Any) -> Settings:
     """Settings from the environment, `flags` that are not `None` before it. Raises `SettingsInvalid`, all faults at
     once."""
+    for name, value in flags.items():
+        if value is not None and file_of(ENV_PREFIX, name) is not None:
+            variable = f"{ENV_PREFIX}{name.upper()}{SUFFIX}"
+            raise SettingsInvalid(f"{variable} is set, and a flag says otherwise: unset it, or leave out the flag")
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
@@ -282,17 +245,3 @@ def load_settings(**flags: Any) -> Settings:
 
 def _name(location: tuple[int | str, ...]) -> str:
     return ENV_PREFIX + str(location[0]).upper() if location else "combination"
-
-
-def _with_scheme(value: SecretStr, schemes: tuple[str, ...], others: tuple[str, ...] = ()) -> SecretStr:
-    # The value may hold a password, so no error repeats it: neither ours nor, as its cause, what `urlsplit` raises.
-    try:
-        parts = urlsplit(value.get_secret_value())
-        is_readable = parts.port is None or parts.port > 0
-    except ValueError:
-        is_readable = False
-    if not is_readable:
-        raise ValueError(UNREADABLE)
-    if parts.scheme not in schemes:
-        raise ValueError("the URL must begin with " + " or ".join(f"{scheme}://" for scheme in schemes + others))
-    return value

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel
-from aiormq.exceptions import ChannelNotFoundEntity
+from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 from pamqp import commands
 
 from interfaces.brokers.mapping import amqp_errors
@@ -65,6 +65,7 @@ async def declare(
 ) -> None:
     """Declare exchanges and queues of `topology`. Repeatable; raises `BrokerRefused` on any difference.
 
+    A user who may not declare gets by where all of it is there: then an operator has declared it.
     `is_known` tells that this process declared it before: a last queue that is missing was lost since then.
     `look_ahead` is how many later generations are looked for where this one is not there.
     """
@@ -76,8 +77,26 @@ async def declare(
     try:
         await _declare_exchanges(channel, topology)
         await _declare_queues(channel, topology)
+    except BrokerRefused as error:
+        if not isinstance(error.__cause__, ChannelAccessRefused) or not await _is_there(connection, topology):
+            raise
     finally:
         await channel.close()
+
+
+async def _is_there(connection: AbstractConnection, topology: Topology) -> bool:
+    """Whether every exchange and queue exists. RabbitMQ asks for no permission where a declaration is passive."""
+    channel = await raw_channel(connection)
+    try:
+        for exchange in topology.exchanges:
+            await channel.exchange_declare(exchange, passive=True)
+        for queue in (topology.dead, *topology.shard_queues):
+            await channel.queue_declare(queue, passive=True)
+    except ChannelNotFoundEntity:
+        return False
+    finally:
+        await channel.close()
+    return True
 
 
 async def bind_slots(connection: AbstractConnection, topology: Topology) -> None:

@@ -5,6 +5,7 @@ that the connections of many processes spread, and the node a connection was los
 """
 
 import asyncio
+import logging
 import random
 from collections import deque
 from contextlib import AsyncExitStack, suppress
@@ -16,9 +17,12 @@ from aiormq.abc import AbstractChannel
 
 from interfaces.brokers import declare
 from interfaces.brokers.bounded import bounded
+from interfaces.brokers.encryption import is_unverified, tls_context
 from interfaces.brokers.mapping import amqp_errors
 from interfaces.brokers.nodes import node_urls
 from interfaces.errors import BrokerRefused, BrokerUnavailable, SwitchboardError
+
+logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 10
 """Bounds how long a half-open connection goes unnoticed; the library's default of 60 s means minutes."""
@@ -74,8 +78,13 @@ class Link:
         raise BrokerUnavailable("; ".join(map(str, failures))) from failures[-1]
 
     async def _connect_to(self, node: yarl.URL) -> AbstractConnection:
-        connection = aio_pika.Connection(node)
-        with amqp_errors(f"connecting to RabbitMQ at {node.host}:{node.port or PORTS.get(node.scheme, '')}"):
+        place = f"{node.host}:{node.port or PORTS.get(node.scheme, '')}"
+        if is_unverified(node):
+            logger.warning("the certificate of RabbitMQ at %s is not verified: its URL says no_verify_ssl=1", place)
+        # Made for each connection, because certificates are renewed while workers run.
+        context = await asyncio.to_thread(tls_context, node) if node.scheme == "amqps" else None
+        connection = aio_pika.Connection(node, ssl_context=context)
+        with amqp_errors(f"connecting to RabbitMQ at {place}"):
             async with AsyncExitStack() as undoing:
                 # aio-pika closes a connection that failed only when it is collected, maybe outside of any loop.
                 undoing.push_async_callback(connection.close)

@@ -22,6 +22,7 @@ from interfaces.errors import (
     Unroutable,
 )
 from interfaces.foreign import StrayCancellationError, stray_cancellations_caught
+from interfaces.tls import handshake_fault
 
 CONNECTION_LOST: tuple[type[Exception], ...] = (
     amqp.AMQPError,
@@ -57,7 +58,12 @@ def mapped(error: Exception, doing: str) -> SwitchboardError:
         return Unroutable(f"{doing}: no queue is bound for it")
     if isinstance(error, amqp.DeliveryError):
         return PublishNacked(f"{doing}: the broker refused it (queue full, or too few of its replicas are up)")
-    if isinstance(error, amqp.ProbableAuthenticationError | amqp.AuthenticationError):
+    if (fault := handshake_fault(error)) is not None:
+        return BrokerRefused(f"{doing}: {fault}")
+    if isinstance(error, amqp.AuthenticationError):
+        offered = f"this way to log in (auth in the URL) is not offered, but {error.args[0]}"
+        return BrokerRefused(f"{doing}: {offered}. EXTERNAL needs the plugin rabbitmq_auth_mechanism_ssl")
+    if isinstance(error, amqp.ProbableAuthenticationError):
         return BrokerRefused(f"{doing}: wrong user name or password ({text})")
     if isinstance(error, amqp.ConnectionNotAllowed) or (isinstance(error, amqp.InvalidFrameError) and "OpenOk" in text):
         return BrokerRefused(f"{doing}: the virtual host in the URL does not exist, or this user may not enter it")

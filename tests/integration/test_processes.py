@@ -180,8 +180,12 @@ async def test_workers_end_when_their_supervisor_is_killed(three: WorkerProcess)
 
 async def test_workers_get_flags_by_the_environment_and_no_secret_by_their_command_line(start: Start) -> None:
     process = await start(
-        *("bot:handler", "--log-level", "debug", "--redis-url", "redis://:hunter2@127.0.0.1:1/0", "--prefetch", "9"),
-        settings={"SWITCHBOARD_PROCESSES": "2", "SWITCHBOARD_PREFETCH": "7"},
+        *("bot:handler", "--log-level", "debug", "--prefetch", "9"),
+        settings={
+            "SWITCHBOARD_REDIS_URL": "redis://:hunter2@127.0.0.1:1/0",
+            "SWITCHBOARD_PROCESSES": "2",
+            "SWITCHBOARD_PREFETCH": "7",
+        },
     )
     await until(process, lambda: process.log.count("waiting for Redis") >= 2)
     for pid in pids(process).values():

@@ -68,6 +68,17 @@ class WorkerProcess:
             raise AssertionError(f"the worker was not ready within {READY_SECONDS} s:\n{self.log}") from None
         return self
 
+    async def logged(self, text: str) -> None:
+        """Return when `text` is in its log. Raises `AssertionError` with the log where that does not happen."""
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                while text not in self.log:
+                    assert not self._reading.done(), f"it ended:\n{self.log}"
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise AssertionError(f"not within {READY_SECONDS} s: {text}\n{self.log}") from None
+
     async def ended(self) -> int:
         """Wait for its end; its exit code, or the negative number of the signal that killed it."""
         code = await self._process.wait()

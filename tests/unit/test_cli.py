@@ -109,8 +109,8 @@ def test_flags_are_made_of_fields_that_exist() -> None:
 
 
 def test_bad_settings_are_reported_all_at_once_without_secrets() -> None:
-    env = {"SWITCHBOARD_SHARDS": "many", "SWITCHBOARD_REDIS_URL": "http://u:hunter2@h"}
-    result = invoke("topology", "show", "--max-length", "0", "--amqp-url", "x://u:hunter2@h", env=env)
+    urls = {"SWITCHBOARD_REDIS_URL": "http://u:hunter2@h", "SWITCHBOARD_AMQP_URL": "x://u:hunter2@h"}
+    result = invoke("topology", "show", "--max-length", "0", env={"SWITCHBOARD_SHARDS": "many", **urls})
     assert result.exit_code == ExitCode.USAGE
     assert result.stderr.startswith("Error: settings are wrong:\n")
     for name in ("SHARDS", "REDIS_URL", "MAX_LENGTH", "AMQP_URL"):
@@ -172,7 +172,7 @@ def test_exit_codes_follow_the_error(error: SwitchboardError, code: ExitCode) ->
 
 
 def test_a_server_that_is_away_is_one_message_and_exit_code_1() -> None:
-    result = invoke("context", "show", "ada", "--redis-url", "redis://:hunter2@127.0.0.1:1/0")
+    result = invoke("context", "show", "ada", env={"SWITCHBOARD_REDIS_URL": "redis://:hunter2@127.0.0.1:1/0"})
     assert result.exit_code == ExitCode.FAILED
     assert result.stderr.startswith("Error: ")
     assert "127.0.0.1:1" in result.stderr
@@ -188,13 +188,13 @@ def test_doctor_calls_embedded_servers_embedded() -> None:
 
 
 def test_doctor_reports_both_servers_and_ends_with_the_code_of_the_first_that_failed() -> None:
-    away = ["--amqp-url", "amqp://u:hunter2@127.0.0.1:1", "--redis-url", "redis://:hunter2@127.0.0.1:1"]
-    result = invoke("doctor", *away)
+    redis = {"SWITCHBOARD_REDIS_URL": "redis://:hunter2@127.0.0.1:1"}
+    result = invoke("doctor", env={"SWITCHBOARD_AMQP_URL": "amqp://u:hunter2@127.0.0.1:1", **redis})
     assert result.exit_code == ExitCode.BROKER
     assert result.stdout.count("fail  ") == 2
     assert result.stdout.count("mend: start it") == 2
     assert "hunter2" not in result.output
-    assert invoke("doctor", *away[2:]).exit_code == ExitCode.STORE
+    assert invoke("doctor", env=redis).exit_code == ExitCode.STORE
 
 
 def test_doctor_reports_bad_settings_as_a_check() -> None:

@@ -15,14 +15,18 @@ from pydantic.fields import FieldInfo
 from interfaces.cli import printable
 from interfaces.errors import AskTimeout, ExitCode, Fatal, MisuseError, SwitchboardError, Unroutable
 from worker.cli.logs import quiet_libraries
-from worker.settings import ENV_PREFIX, Settings, load_settings
+from worker.cli.passwords import refusing_passwords
+from worker.secret_files import SUFFIX
+from worker.server_settings import ENV_PREFIX
+from worker.settings import Settings, load_settings
 
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
 
-BROKER_FIELDS: Final = ("amqp_url", "namespace", "publish_timeout")
+TLS_FIELDS: Final = ("tls_ca", "tls_cert", "tls_key")
+BROKER_FIELDS: Final = ("amqp_url", "namespace", "publish_timeout", *TLS_FIELDS)
 TOPOLOGY_FIELDS: Final = (*BROKER_FIELDS, "shards", "max_length")
-STORE_FIELDS: Final = ("redis_url", "namespace", "redis_timeout")
+STORE_FIELDS: Final = ("redis_url", "namespace", "redis_timeout", *TLS_FIELDS)
 KEY_FIELDS: Final = ("encryption_keys",)
 ATTACHMENT_FIELDS: Final = tuple(name for name in Settings.model_fields if name.startswith(("attachments_", "fetch_")))
 SERVER_FIELDS: Final = tuple(dict.fromkeys((*TOPOLOGY_FIELDS, *STORE_FIELDS)))
@@ -60,8 +64,8 @@ class Command(click.Command):
                 formatter.write_dl(settings)
                 formatter.write_paragraph()
                 formatter.write_text(
-                    "A flag comes before its environment variable. URLs on a command line are visible to every user of "
-                    "the machine: give those with a password by the environment."
+                    "A flag comes before its environment variable. Command lines are visible to every user of the "
+                    "machine, so a URL with a password is taken from the environment only, or from a file named there."
                 )
 
 
@@ -122,12 +126,16 @@ def with_settings(*fields: str) -> Callable[[Callable[..., Any]], Callable[..., 
 
 def _flag(name: str, field: FieldInfo) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
-    notes = [f"env: {ENV_PREFIX}{name.upper()}", *([] if default is None else [f"default: {_shown(default)}"])]
+    variable = f"{ENV_PREFIX}{name.upper()}"
+    is_secret = field.annotation is SecretStr
+    names = f"{variable} or {variable}{SUFFIX}" if is_secret else variable
+    notes = [f"env: {names}", *([] if default is None else [f"default: {_shown(default)}"])]
     return click.option(
         f"--{name.replace('_', '-')}",
         name,
         cls=_SettingOption,
         metavar=_metavar(name, field),
+        callback=refusing_passwords(variable) if is_secret else None,
         help=f"{field.description}  [{'; '.join(notes)}]",
     )
 
@@ -140,4 +148,6 @@ def _metavar(name: str, field: FieldInfo) -> str:
     kinds: Sequence[tuple[type, str]] = ((float, "NUMBER"), (int, "INTEGER"))
     if name.endswith("_url"):
         return "URL"
+    if name in TLS_FIELDS:
+        return "FILE"
     return next((word for kind, word in kinds if field.annotation in (kind, kind | None)), "TEXT")

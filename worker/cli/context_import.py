@@ -14,6 +14,7 @@ from interfaces.errors import AppInvalid, ExitCode, MisuseError, Unavailable
 from interfaces.nested_loops import nested_loops_prevented
 from worker.cli.commands import KEY_FIELDS, STORE_FIELDS, Command, examples, with_settings
 from worker.cli.output import print_line
+from worker.cli.passwords import refusing_passwords
 from worker.cli.servers import opened_store
 from worker.settings import Settings
 from worker.stores.address import SINGLE, parse_address
@@ -22,6 +23,7 @@ from worker.stores.clients import server_client
 if TYPE_CHECKING:
     from worker.chatsky.imports import Progress
 
+VARIABLE = "CHATSKY_REDIS_URL"
 UNFINISHED = "the import is not finished: run the same command again, what is taken is left alone"
 MEND = "mend or delete these where they are, and run the same command again: what is taken is left alone"
 SHOWN = 20
@@ -36,7 +38,7 @@ SHOWN = 20
         "switchboard context import redis://old-redis:6379/0 --prefix my_bot",
     ),
 )
-@click.argument("url", metavar="URL", envvar="CHATSKY_REDIS_URL")
+@click.argument("url", metavar="URL", envvar=VARIABLE, callback=refusing_passwords(VARIABLE, is_setting=False))
 @click.option(
     "--prefix",
     default="chatsky_keys",
@@ -47,10 +49,10 @@ SHOWN = 20
 def command(url: str, prefix: str, settings: Settings) -> None:
     """Take dialogs over from the Redis at URL, where Chatsky's own RedisContextStorage keeps them.
 
-    URL may stand in the environment variable CHATSKY_REDIS_URL. Stop the bot there first. Dialogs go on where they
-    stopped; one that is here already is left alone, so where this is interrupted, by whatever, run it again. What
-    Chatsky has pickled is only taken where it is plain data, and the originals of messages (origin.message) are left
-    out.
+    URL may stand in the environment variable CHATSKY_REDIS_URL, and one with a password must. Stop the bot there first.
+    Dialogs go on where they stopped; one that is here already is left alone, so where this is interrupted, by whatever,
+    run it again. What Chatsky has pickled is only taken where it is plain data, and the originals of messages
+    (origin.message) are left out.
     """
     with _shown() as tell:
         try:

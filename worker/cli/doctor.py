@@ -13,7 +13,9 @@ from worker.cli.doctor_rabbitmq import check_rabbitmq
 from worker.cli.doctor_redis import check_redis
 from worker.cli.findings import Finding, Status, fail, ok, warn
 from worker.cli.output import json_option, print_json, print_line
-from worker.settings import ENV_PREFIX, Settings, load_settings
+from worker.secret_files import SUFFIX
+from worker.server_settings import ENV_PREFIX
+from worker.settings import Settings, load_settings
 
 STYLES: Final[dict[Status, str]] = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -67,6 +69,7 @@ def _check_settings(flags: dict[str, Any]) -> tuple[Settings | None, Finding]:
     except SettingsInvalid as error:
         return None, fail("settings", str(error), "correct the variables or flags named")
     known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    known |= {f"{name}{SUFFIX}" for name in known}
     unknown = sorted(name for name in os.environ if name.startswith(ENV_PREFIX) and name not in known)
     if unknown:
         return settings, warn("settings", f"not a setting: {', '.join(unknown)}", "correct or unset the variable")

@@ -22,6 +22,7 @@ from interfaces.brokers.nodes import node_urls
 from interfaces.brokers.rabbitmq import RabbitMQBroker
 from interfaces.errors import BrokerRefused, BrokerUnavailable, Unroutable
 from interfaces.topology import Arguments, ExchangeKind, Topology
+from worker.cli.doctor_tls import check_rabbitmq_tls
 from worker.cli.findings import Finding, fail, ok, warn
 from worker.cli.plans import asks_for_another, look_up_plan
 from worker.cli.servers import is_memory, shown
@@ -52,6 +53,8 @@ async def check_rabbitmq(settings: Settings) -> AsyncGenerator[Finding]:
         await broker.open()
         for node in node_urls(url):
             yield await _check_node(node)
+        for finding in check_rabbitmq_tls(settings.amqp_url):
+            yield finding
         plan = await look_up_plan(broker, settings)
         topology = settings.topology if plan is None else plan.current.of(settings.topology)
         found = await _check_topology(await link.get(), topology)

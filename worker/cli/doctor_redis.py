@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from interfaces.errors import StoreRefused, StoreUnavailable, SwitchboardError
+from worker.cli.doctor_tls import check_redis_tls
 from worker.cli.findings import Finding, fail, ok, warn
 from worker.cli.servers import is_memory, shown
 from worker.settings import Settings
@@ -40,6 +41,8 @@ async def check_redis(settings: Settings) -> AsyncGenerator[Finding]:
         versions = sorted({_version(await client.info("server")) for client in servers.clients})
         count = f", {len(servers.clients)} primaries" if len(servers.clients) > 1 else ""
         yield ok("Redis", f"version {', '.join(versions)} at {shown(settings.redis_url)}{count}")
+        for finding in check_redis_tls(settings.redis_url):
+            yield finding
         yield await _check_permissions(store, settings.namespace)
         for client in servers.clients:
             for finding in await _check_server(client, settings):

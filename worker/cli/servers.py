@@ -10,7 +10,8 @@ from interfaces.brokers import Broker
 from interfaces.brokers.nodes import node_urls
 from interfaces.brokers.opening import open_broker
 from interfaces.errors import SettingsInvalid
-from worker.settings import ENV_PREFIX, Settings
+from worker.server_settings import ENV_PREFIX
+from worker.settings import Settings
 from worker.stores import ContextStore
 from worker.stores.opening import open_store
 

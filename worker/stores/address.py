@@ -5,23 +5,23 @@
     redis+cluster://[user[:password]@]host1:6379,host2:6379                   also rediss+cluster://
 
 User and password are those of the Redis servers; sentinels have theirs as `?sentinel_username=&sentinel_password=`. All
-other options are redis-py's own. No error repeats any of the URL, which may hold a password. The settings and the Redis
-store use it.
+other options are redis-py's own, those of TLS checked here: `?ssl_ca_certs=&ssl_certfile=&ssl_keyfile=`. No error
+repeats any of the URL, which may hold a password. The settings and the Redis store use it.
 """
 
 import re
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import parse_qsl, unquote, urlencode
+from urllib.parse import parse_qs, parse_qsl, unquote, urlencode
+
+from interfaces.brokers.nodes import UNREADABLE, split_url
 
 SINGLE: Final = ("redis", "rediss", "unix")
 SENTINEL: Final = ("redis+sentinel", "rediss+sentinel")
 CLUSTER: Final = ("redis+cluster", "rediss+cluster")
 
-UNREADABLE: Final = (
-    "the URL cannot be read: host and port must be valid, and any of / ? # @ : [ ] % in a user name or "
-    "password written as %2F %3F %23 %40 %3A %5B %5D %25"
-)
+TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
+_ABOUT_TLS: Final = re.compile(r"ssl|tls|verif|cert|^ca|keyfile")
 _HOST: Final = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(%25[A-Za-z0-9._-]+)?\])(:(?P<port>[0-9]{1,5}))?")
 _USER: Final = re.compile(r"([^@:\[\]\s]*(:[^@:\[\]\s]*)?@)?")
 
@@ -48,6 +48,14 @@ class RedisAddress:
         return self.scheme.startswith("rediss")
 
     @property
+    def is_unverified(self) -> bool:
+        """Whether connections are TLS, and nobody knows to whom."""
+        options = dict(parse_qsl(self.server_url.partition("?")[2]))
+        return self.is_encrypted and (
+            options.get("ssl_cert_reqs", "required") != "required" or options.get("ssl_check_hostname") == "false"
+        )
+
+    @property
     def is_cluster(self) -> bool:
         """Whether it is a Redis Cluster."""
         return self.scheme in CLUSTER
@@ -56,7 +64,9 @@ class RedisAddress:
 def parse_address(url: str) -> RedisAddress:
     """The address a URL names. Raises `ValueError` that says what is wrong and shows nothing of the URL."""
     scheme = url.partition("://")[0].lower()
+    _check_tls_options(scheme, parse_qs(url.partition("?")[2], keep_blank_values=True))
     if scheme in SINGLE:
+        split_url(url)
         return RedisAddress(scheme, (), None, url)
     if scheme not in SENTINEL + CLUSTER:
         raise ValueError("the URL must begin with " + " or ".join(f"{name}://" for name in SINGLE + SENTINEL + CLUSTER))
@@ -75,6 +85,21 @@ def parse_address(url: str) -> RedisAddress:
         raise ValueError("sentinel_username and sentinel_password are for sentinels, and this URL names a cluster")
     plain = f"{scheme.partition('+')[0]}://{user}{listed.split(',')[0]}/{database}?{urlencode(options)}"
     return RedisAddress(scheme, hosts, primary, plain.removesuffix("?"), sentinel_user, sentinel_password)
+
+
+def _check_tls_options(scheme: str, options: dict[str, list[str]]) -> None:
+    # redis-py raises `TypeError` for an option it does not know, and only when it connects.
+    if unknown := sorted(name for name in options if _ABOUT_TLS.search(name) and name not in TLS_OPTIONS):
+        raise ValueError(f"there is no option {', '.join(unknown)} in the URL: TLS has {', '.join(TLS_OPTIONS)}")
+    given = [name for name in TLS_OPTIONS if name in options]
+    if given and not scheme.startswith("rediss"):
+        raise ValueError(f"{', '.join(given)} in the URL means TLS, which begins with rediss")
+    if options.get("ssl_cert_reqs", ["required"]) not in (["required"], ["none"]):
+        raise ValueError("ssl_cert_reqs in the URL must be required, or none to accept any certificate of anybody")
+    if options.get("ssl_check_hostname", ["true"]) not in (["true"], ["false"]):
+        raise ValueError("ssl_check_hostname in the URL must be true, or false to accept the certificate of any host")
+    if "ssl_keyfile" in options and "ssl_certfile" not in options:
+        raise ValueError("ssl_keyfile in the URL needs ssl_certfile, the certificate that the key belongs to")
 
 
 def _host(text: str, default_port: int) -> Host:

@@ -21,6 +21,8 @@ from redis.asyncio.sentinel import (
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from interfaces.errors import StoreRefused
+from interfaces.tls import client_context, handshake_fault
 from worker.stores.address import Host, RedisAddress
 
 HEALTH_CHECK_SECONDS: Final = 30
@@ -63,6 +65,17 @@ def _options(timeout: float) -> dict[str, Any]:
     }
 
 
+def refuse_unusable_files(address: RedisAddress) -> None:
+    """Raise `StoreRefused` where a file for TLS cannot be used, which redis-py reports like a server that is away."""
+    if address.is_encrypted:
+        options: dict[str, Any] = {**parse_url(address.server_url)}
+        files = (options.get(name) for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"))
+        try:
+            client_context(*files)
+        except ValueError as error:
+            raise StoreRefused(f"TLS to Redis: {error}") from error
+
+
 class _PrimaryPool(SentinelConnectionPool):
     """Connections to the primary, and those to the sentinels, which the library's pool leaves open at the end."""
 
@@ -91,7 +104,11 @@ class _Sentinels(Sentinel):
         known = [answer[service_name] for answer in answers if isinstance(answer, dict) and service_name in answer]
         usable = [state for state in known if self.check_master_state(state, service_name)]
         if not usable:
-            raise MasterNotFoundError(f"no primary {service_name!r}: {self._explain(service_name, answers)}")
+            # The first refused handshake as its cause: `store_error` tells that one from sentinels that are away.
+            refused = next((it for it in answers if isinstance(it, Exception) and handshake_fault(it)), None)
+            raise MasterNotFoundError(
+                f"no primary {service_name!r}: {self._explain(service_name, answers)}"
+            ) from refused
         newest = max(usable, key=lambda state: int(state["config-epoch"]))
         return newest["ip"], newest["port"]
 

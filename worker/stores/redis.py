@@ -10,6 +10,8 @@ The worker and the operator's commands use it through `ContextStore`.
     x revision  xi id of the last edit
 """
 
+import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -18,11 +20,13 @@ from urllib.parse import unquote
 from interfaces.errors import TurnAbandoned, VersionConflict
 from worker.stores import Durability, Edit, Loaded, Outbox, Retention, Turn
 from worker.stores.address import RedisAddress, parse_address
-from worker.stores.clients import primary_client, server_client
+from worker.stores.clients import primary_client, refuse_unusable_files, server_client
 from worker.stores.cluster import Cluster
 from worker.stores.durability import Confirmation, confirmation_for
 from worker.stores.pipelining import Script
 from worker.stores.servers import MAX_CONNECTIONS, OneServer, Servers
+
+logger = logging.getLogger(__name__)
 
 _LOAD = Script.named("load")
 _COMMIT = Script.named("commit")
@@ -74,7 +78,8 @@ class RedisStore:
         replicas: int = 1,
     ) -> None:
         self._durability = durability
-        self._pipeline = connect(parse_address(url), timeout, confirmation_for(durability, replicas, timeout))
+        self._address = parse_address(url)
+        self._pipeline = connect(self._address, timeout, confirmation_for(durability, replicas, timeout))
         self._namespace = escape(namespace)
         self._workers = f"{self._namespace}:workers".encode()
         self._plan = f"{self._namespace}:plan".encode()
@@ -83,6 +88,9 @@ class RedisStore:
 
     async def open(self) -> None:
         """Connect, check every server, and let it know the scripts. Raises `StoreRefused` or `StoreUnavailable`."""
+        if self._address.is_unverified:
+            logger.warning("the certificate of Redis is not verified: its URL says ssl_cert_reqs or ssl_check_hostname")
+        await asyncio.to_thread(refuse_unusable_files, self._address)
         await self._pipeline.open(_SCRIPTS)
 
     async def close(self) -> None:

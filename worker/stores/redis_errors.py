@@ -7,6 +7,7 @@ context whose key holds something else concerns that context alone. Called where
 from redis import exceptions as redis
 
 from interfaces.errors import Reason, RequestRejected, StoreRefused, StoreUnavailable, SwitchboardError
+from interfaces.tls import handshake_fault
 
 
 class NotDurableError(redis.RedisError):
@@ -49,6 +50,8 @@ NOAUTH."""
 def store_error(error: Exception) -> SwitchboardError:
     """The error to raise instead of `error`, a `RedisError` or `OSError`. The caller raises it `from error`."""
     text = f"{type(error).__name__}: {error}"
+    if (fault := handshake_fault(error)) is not None:
+        return StoreRefused(f"connecting to Redis: {fault}")
     if isinstance(error, redis.MovedError):
         return StoreRefused(f"{text}: this is one node of a Redis Cluster, which is named by redis+cluster://")
     if _asks_for_password(error):
