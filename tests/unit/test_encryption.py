@@ -44,9 +44,12 @@ def test_the_first_key_writes_and_plain_may_be_among_them(text: str, writing: st
     assert (found.writing, found.accepts_plain) == (writing, accepts_plain)
 
 
-def test_keys_come_from_a_file_too(tmp_path: Path) -> None:
-    (tmp_path / "the keys").write_text(f"k1:{ONE}\nk2:{TWO}\n")
-    assert keys((tmp_path / "the keys").as_uri()).writing == "k1"
+def test_keys_come_from_a_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "the keys").write_text(f"# of this year\nk1:{ONE}\nk2:{TWO}\n")
+    monkeypatch.setenv("SWITCHBOARD_ENCRYPTION_KEYS_FILE", str(tmp_path / "the keys"))
+    found = load_settings().keys
+    assert found is not None
+    assert found.writing == "k1"
 
 
 @pytest.mark.parametrize(

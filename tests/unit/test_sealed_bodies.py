@@ -11,7 +11,7 @@ from interfaces import Keys, Message
 from interfaces.brokers import Delivery, Outgoing
 from interfaces.envelope import Request, decode_request, encode_request
 from interfaces.errors import DecryptionFailed, MisuseError, Reason, RequestRejected
-from interfaces.limits import MAX_BODY_BYTES
+from interfaces.limits import MAX_BODY_BYTES, WIDEST
 from interfaces.reply_bodies import decode_reply, encode_error_reply, encode_reply
 from interfaces.sealed_bodies import request_in_plain, reseal_request
 from interfaces.topology import Topology
@@ -173,7 +173,7 @@ def test_a_client_without_keys_says_so() -> None:
 
 def test_the_limit_holds_for_what_travels() -> None:
     text = "x" * (MAX_BODY_BYTES * 3 // 4 - 400)
-    assert read(sent(text=text)).message.text == text
+    assert decode_request(arrived(sent(text=text)), TOPOLOGY, KEYS, WIDEST).message.text == text
     with pytest.raises(MisuseError, match="the limit is"):
         sent(text="x" * (MAX_BODY_BYTES * 3 // 4))
     assert refused(sent(), body=b" " * (MAX_BODY_BYTES + 1)).reason is Reason.BODY_TOO_LARGE

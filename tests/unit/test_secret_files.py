@@ -65,6 +65,7 @@ def test_a_file_that_is_no_good_is_named_and_its_content_is_not_shown(secret: Pa
         ["run", "examples.pizza:bot", "--redis-url", "rediss+sentinel://h/p?sentinel_password=hunter2"],
         ["status", "--redis-url", "redis://:hunter2/unquoted@h"],
         ["context", "import", "redis://:hunter2@h"],
+        ["chat", "--encryption-keys", f"k1:{'hunter2' * 12}"],
     ],
     ids=lambda arguments: arguments[0],
 )
