@@ -19,7 +19,7 @@ test: $(ENV) ## every test, with servers from the environment, containers or loc
 	$(PYTHON) -m pytest tests -q --numprocesses 2 --dist loadfile
 
 .PHONY: check
-check: lint types size ## everything a change must pass besides the tests
+check: lint types size secrets ## everything a change must pass besides the tests
 
 .PHONY: lint
 lint: $(ENV) ## style and format
@@ -38,6 +38,17 @@ types: $(ENV) ## strict type check
 .PHONY: size
 size: $(ENV) ## length of modules and functions
 	$(PYTHON) tests/check_size.py
+
+.PHONY: secrets
+secrets: $(ENV) ## whether a password or key stands in any file that is kept; the passwords of tests are named here
+	git ls-files -z -- . ':!tests/corpus' ':!requirements' | xargs -0 $(VENV)/bin/detect-secrets-hook \
+		--exclude-secrets '^(guest|hunter2.*|wrong|wrong-word|secret|secret-word|password|test|one|two|>new|pass%2Fword)$$'
+
+.PHONY: audit
+audit: ## known vulnerabilities of the pinned dependencies, as the package index tells them
+	python3 -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet pip-audit
+	$(VENV)/audit/bin/pip-audit --requirement requirements/runtime.txt --require-hashes --disable-pip
 
 .PHONY: test-images
 test-images: ## container images with RabbitMQ, Redis and Valkey from Debian's packages (as root)

@@ -32,7 +32,8 @@ from tests.services.local import LocalBroker
 from worker.running import Worker
 from worker.stores.redis import RedisStore
 
-USER, PASSWORD = "worker", "secret"
+USER = "worker"
+PASSWORD = "secret"
 PUBLISH_TIMEOUT = 0.5
 ACK_TIMEOUT = 1_000
 """Milliseconds."""

@@ -32,7 +32,8 @@ from worker.stores import patience, refusals
 TIME_LIMIT = 0.5
 """Seconds the workers here give Redis to answer."""
 
-USER, PASSWORD = "worker", "secret"
+USER = "worker"
+PASSWORD = "secret"
 
 
 class OwnRedis(RedisNode):

@@ -19,7 +19,8 @@ from tests.integration.wire import Wire, open_wire
 from tests.services.servers import Broker as BrokerServer
 from worker.running import Worker
 
-USER, PASSWORD = "restricted", "secret-word"
+USER = "restricted"
+PASSWORD = "secret-word"
 
 
 def fake_connection(version: object) -> AbstractConnection:
