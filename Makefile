@@ -16,7 +16,7 @@ demo: $(ENV) ## start the embedded worker with an example bot, show real dialogs
 
 .PHONY: test
 test: $(ENV) ## every test, with servers from the environment, containers or local processes
-	$(PYTHON) -m pytest tests -q --numprocesses 2 --dist loadfile
+	$(PYTHON) -m pytest tests -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: check
 check: lint types size secrets ## everything a change must pass besides the tests
