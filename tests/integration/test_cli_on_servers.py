@@ -198,7 +198,8 @@ def test_a_change_of_shards_is_shown_and_told_by_every_command(command: Command,
     assert "3 shards, generation 2" in changed.stdout
     assert command("send", "ada", "again").stdout == "2: again\n"
     assert f"{command.namespace}.requests.g2.002" in command("topology", "show").stdout
-    assert json.loads(command("topology", "show", "--json").stdout)["plan"]["current"] == {"number": 2, "shards": 3}
+    current = json.loads(command("topology", "show", "--json").stdout)["plan"]["current"]
+    assert (current["number"], current["shards"]) == (2, 3)
     assert "warn  shards: SWITCHBOARD_SHARDS is 2, and 3 are used" in command("doctor").stdout
 
 
