@@ -33,7 +33,7 @@ from worker.running import Worker
 from worker.stores.redis import RedisStore
 
 USER = "worker"
-PASSWORD = "secret"
+PASSWORD = "secret"  # noqa: S105 - of a user that the test makes
 PUBLISH_TIMEOUT = 0.5
 ACK_TIMEOUT = 1_000
 """Milliseconds."""

@@ -33,7 +33,7 @@ TIME_LIMIT = 0.5
 """Seconds the workers here give Redis to answer."""
 
 USER = "worker"
-PASSWORD = "secret"
+PASSWORD = "secret"  # noqa: S105 - of a user that the test makes
 
 
 class OwnRedis(RedisNode):

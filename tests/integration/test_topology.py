@@ -20,7 +20,7 @@ from tests.services.servers import Broker as BrokerServer
 from worker.running import Worker
 
 USER = "restricted"
-PASSWORD = "secret-word"
+PASSWORD = "secret-word"  # noqa: S105 - of a user that the test makes
 
 
 def fake_connection(version: object) -> AbstractConnection:
