@@ -15,8 +15,12 @@ demo: $(ENV) ## start the embedded worker with an example bot, show real dialogs
 	@$(PYTHON) -m examples.demo
 
 .PHONY: test
-test: $(ENV) ## every test, with servers from the environment, containers or local processes
-	$(PYTHON) -m pytest tests -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: $(ENV) ## the tests, with servers from the environment, containers or local processes
+	$(PYTHON) -m pytest tests -q -m "not long" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: test-long
+test-long: $(ENV) ## further cases of the longest tests
+	$(PYTHON) -m pytest tests -q -m long
 
 .PHONY: check
 check: lint types size secrets ## everything a change must pass besides the tests

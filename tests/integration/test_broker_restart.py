@@ -43,7 +43,7 @@ async def slots_of(server: Broker, topology: Topology) -> dict[str, list[str]]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("how", ["restarted", "killed and started"])
+@pytest.mark.parametrize("how", [pytest.param("restarted", marks=pytest.mark.long), "killed and started"])
 async def test_a_broker_restarted_under_load_loses_doubles_and_reorders_nothing(
     how: str, own_broker: Broker, namespace: str, redis_url: str, store: RedisStore, report: Report
 ) -> None:

@@ -226,7 +226,11 @@ async def run(on: Bench, dialogs: dict[str, Told]) -> tuple[list[str], list[int]
 
 
 # Most of the time is waiting, for shards to be shared and for dead workers to be missed: several bots wait together.
-@pytest.mark.parametrize("names", [NAMES[:4], NAMES[4:8], NAMES[8:]], ids=", ".join)
+@pytest.mark.parametrize(
+    "names",
+    [NAMES[:4], pytest.param(NAMES[4:8], marks=pytest.mark.long), pytest.param(NAMES[8:], marks=pytest.mark.long)],
+    ids=", ".join,
+)
 async def test_bots_answer_and_remember_what_they_do_in_one_process(
     names: Sequence[str],
     truth: dict[str, dict[str, Told]],

@@ -344,7 +344,8 @@ async def test_interrupted_and_run_again_it_completes(source: Source, store: Red
     [
         ("http://localhost", ExitCode.USAGE, "the URL must begin with redis://"),
         ("redis+cluster://localhost:1", ExitCode.USAGE, "Chatsky's storage is on one server"),
-        ("redis://:secret@127.0.0.1:1/0", ExitCode.FAILED, "Connect"),
+        ("redis://127.0.0.1:1/0", ExitCode.FAILED, "Connect"),
+        ("redis://:secret@127.0.0.1:1/0", ExitCode.USAGE, "there is a password in it"),
     ],
 )
 def test_a_source_that_cannot_be_read_is_an_error_without_its_password(

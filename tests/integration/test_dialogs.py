@@ -68,8 +68,10 @@ async def wrongly_stored(store: RedisStore, dialogs: Sequence[Dialog]) -> list[s
 @pytest.mark.timeout(TEST_SECONDS)
 @pytest.mark.parametrize(
     ("names", "mode"),
-    [(["english"], "reply-by-reply"), (languages(), "bursts")],
-    ids=["english-reply-by-reply", "all-languages-in-bursts"],
+    [
+        pytest.param(["english"], "reply-by-reply", id="english-reply-by-reply"),
+        pytest.param(languages(), "bursts", id="all-languages-in-bursts", marks=pytest.mark.long),
+    ],
 )
 async def test_every_reply_is_the_dialogs_next_utterance_and_redis_holds_the_whole_dialog(
     names: list[str],

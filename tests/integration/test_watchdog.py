@@ -48,7 +48,7 @@ async def test_a_consumer_the_broker_cancels_with_its_queue_consumes_the_new_que
         await until(lambda: min(consuming.consumed[queue] for queue in topology.shard_queues) == 2, "consumed again")
         assert (await ask_once_bound(client, "after", "ctx")).turn == 2
     for queue in topology.shard_queues:
-        assert f"consumer of {queue} lost" in caplog.text
+        assert f"consumer of {queue} closed" in caplog.text
     assert "is missing, declaring it again" in caplog.text
 
 
