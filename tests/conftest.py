@@ -20,6 +20,9 @@ from tests.services.packages import CannotProvide
 from tests.services.servers import Broker, Server, Servers
 
 TEST_PREFIX = "SWITCHBOARD_TEST_"
+FIGURE = "figure"
+"""Property of a test that is shown at the end of the run."""
+
 SERVERS = pytest.StashKey[Choice | CannotProvide]()
 AMQPLIB = pytest.StashKey[Path | CannotProvide]()
 
@@ -62,6 +65,21 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     report = yield
     report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    figures = [
+        f"{report.location[2]}: {figure}"
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, figure in report.user_properties
+        if name == FIGURE
+    ]
+    if figures:
+        terminalreporter.section("figures")
+        for figure in figures:
+            terminalreporter.write_line(figure)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -13,6 +13,7 @@ from interfaces.client import BrokerClient
 from interfaces.topology import Topology
 from tests.conformance.broker_probes import delete_everything
 from tests.conformance.store_probes import delete_namespace
+from tests.conftest import FIGURE
 from tests.integration.wire import Wire, open_wire
 from tests.services.faulty_worker import Where
 from tests.services.processes import WorkerProcess
@@ -20,26 +21,10 @@ from worker.stores import Retention
 from worker.stores.redis import RedisStore
 
 SHARDS = 4
-FIGURE = "figure"
 
 StartWorker = Callable[..., Awaitable[WorkerProcess]]
 StartFaultyWorker = Callable[[str, Where, str], Awaitable[WorkerProcess]]
 Report = Callable[[str], None]
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    reports = [report for reports in terminalreporter.stats.values() for report in reports]
-    figures = [
-        f"{report.location[2]}: {figure}"
-        for report in reports
-        if isinstance(report, pytest.TestReport) and report.when == "call"
-        for name, figure in report.user_properties
-        if name == FIGURE
-    ]
-    if figures:
-        terminalreporter.section("figures")
-        for figure in figures:
-            terminalreporter.write_line(figure)
 
 
 @pytest.fixture
