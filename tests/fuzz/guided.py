@@ -17,7 +17,7 @@ with atheris.instrument_imports(include=["interfaces"]):
     from interfaces.context import TurnRecord
     from interfaces.data_model import json_object
     from interfaces.envelope import RequestBody, decode_body, decode_request
-    from interfaces.errors import AttachmentReferenceInvalid, RequestRejected
+    from interfaces.errors import AttachmentReferenceInvalid, DecryptionFailed, RequestRejected
     from interfaces.references import Reference
     from interfaces.reply_bodies import decode_reply
     from interfaces.topology import Topology
@@ -64,7 +64,7 @@ def request(data: bytes) -> None:
 
 def reply(data: bytes) -> None:
     """A reply's body."""
-    with suppress(ValueError, RequestRejected):
+    with suppress(ValueError, RequestRejected, DecryptionFailed):
         decode_reply(data)
 
 
