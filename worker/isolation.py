@@ -1,6 +1,6 @@
 """Who runs beside whom: turns share the process, and a suspect has it to itself.
 
-A suspect is a turn that was started before and never finished, so it may be what ended its process. Alone, a further
+A suspect is a turn that was there at each of the last ends of a process, and may be what ended them. Alone, a further
 end can only be its own (docs/decisions/0014). While a suspect waits, no other turn begins; as long as there is none,
 all this is a counter. Used by `worker.turns`.
 """
@@ -8,6 +8,15 @@ all this is a counter. Used by `worker.turns`.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
+
+ENDS_IN_COMPANY: Final = 2
+"""Ends of a process that make a suspect. One is everyday (a node that goes, a kill), and meets all turns there."""
+
+
+def shared_starts(crash_limit: int) -> int:
+    """Starts of a turn that run beside others, and are counted all the same: the limit leaves one to be made alone."""
+    return min(ENDS_IN_COMPANY, max(1, crash_limit - 1))
 
 
 class Isolation:

@@ -77,8 +77,8 @@ class Settings(ServerSettings):
         default=3,
         ge=1,
         le=100,
-        description="Starts of a turn that never finished before it is a dead letter, all but the first one alone in "
-        "the process. 1: what a crash has interrupted is never run again.",
+        description="Starts of a turn that never finished before it is a dead letter, all but the first two alone in "
+        "the process (the first one, where it is 2). 1: what a crash has interrupted is never run again.",
     )
     drain_timeout: float = Field(default=20.0, ge=0, description="Seconds that running turns have to finish on stop.")
     publish_timeout: float = Field(default=10.0, gt=0, description="Seconds to wait for the broker's confirm.")

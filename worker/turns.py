@@ -28,7 +28,7 @@ from interfaces.reply_bodies import encode_reply
 from worker import records
 from worker.apps import App, HandlerApp, RunnerApp
 from worker.bot_runs import BotRuns, Run, store_of
-from worker.isolation import Isolation
+from worker.isolation import Isolation, shared_starts
 from worker.retries import BotFailed, rejection, retrying
 from worker.settings import Settings
 from worker.stores import ContextStore, Loaded, Turn
@@ -97,6 +97,7 @@ class TurnRunner:
         self._turns = count(1)
         self._epochs: WeakKeyDictionary[Channel, asyncio.Future[int]] = WeakKeyDictionary()
         self._isolation = Isolation()
+        self._shared_starts = shared_starts(settings.crash_limit)
         self._rate = TurnRate(settings.rate)
         self.runs = BotRuns(settings.turn_timeout, settings.left_behind)
         """The bot at work, and what is left behind of it."""
@@ -175,10 +176,10 @@ class TurnRunner:
                 logger.warning("turn of request %r was overtaken: %s", turn.request.request_id, conflict)
 
     async def _isolated(self, turn: _Turn) -> Context:
-        """Load, run and commit: beside others, or alone where the turn may be what ended its last process."""
+        """Load, run and commit: beside others, or alone where the turn may be what ended its last processes."""
         async with self._isolation.shared():
-            loaded = await self._load(turn)
-            if loaded.starts <= 1:
+            loaded = await self._load(turn, counted=self._shared_starts)
+            if loaded.starts <= self._shared_starts:
                 return await self._run_and_commit(turn, loaded)
         logger.warning(
             "request %r was started %d times and never finished: it runs alone in this process",
@@ -186,10 +187,11 @@ class TurnRunner:
         )
         async with self._isolation.alone():
             # What is left behind of other turns could end the process as well: then it would prove nothing.
-            loaded = await self._load(turn, is_alone=self.runs.left_behind == 0)
+            counted = self._shared_starts if self.runs.left_behind else self._settings.crash_limit
+            loaded = await self._load(turn, counted=counted)
             return await self._run_and_commit(turn, loaded)
 
-    async def _load(self, turn: _Turn, *, is_alone: bool = False) -> Loaded:
+    async def _load(self, turn: _Turn, *, counted: int) -> Loaded:
         request = turn.request
         if not request.delivery.channel.is_open:
             # It may have waited for long. Started here and elsewhere, it could only commit once.
@@ -201,7 +203,7 @@ class TurnRunner:
                 epoch=turn.epoch,
                 attempt=turn.attempt,
                 history=self._history,
-                is_alone=is_alone,
+                counted=counted,
             )
 
         loaded = await while_store_is_away(load)

@@ -46,9 +46,9 @@ async def load(
     epoch: int = EPOCH,
     attempt: str = "first",
     history: int = 5,
-    is_alone: bool = False,
+    counted: int = 1,
 ) -> Loaded:
-    return await store.load(ctx_id, request_id, epoch=epoch, attempt=attempt, history=history, is_alone=is_alone)
+    return await store.load(ctx_id, request_id, epoch=epoch, attempt=attempt, history=history, counted=counted)
 
 
 def new_turn(
@@ -161,23 +161,24 @@ async def test_loading_a_committed_request_returns_its_reply_and_counts_nothing(
     assert (await load(store, "r2", attempt="d")).starts == 2
 
 
-@pytest.mark.parametrize("is_first_alone", [False, True])
-async def test_starts_are_counted_once_per_attempt(store: ContextStore, is_first_alone: bool) -> None:
-    assert [(await load(store, "r1", attempt="a", is_alone=is_first_alone)).starts for _ in range(2)] == [1, 1]
+@pytest.mark.parametrize("counted_at_first", [1, 3])
+async def test_starts_are_counted_once_per_attempt(store: ContextStore, counted_at_first: int) -> None:
+    assert [(await load(store, "r1", attempt="a", counted=counted_at_first)).starts for _ in range(2)] == [1, 1]
     attempts = ["b", "b", "b", "c:1:x"]
-    starts = [(await load(store, "r1", attempt=attempt, is_alone=True)).starts for attempt in attempts]
+    starts = [(await load(store, "r1", attempt=attempt, counted=3)).starts for attempt in attempts]
     assert starts == [2, 2, 2, 3]
 
 
-async def test_a_start_after_the_first_counts_only_where_it_is_alone(store: ContextStore) -> None:
-    await load(store, "r1", attempt="a")
-    assert [(await load(store, "r1", attempt=attempt)).starts for attempt in ("b", "c", "d")] == [2, 2, 2]
-    assert (await load(store, "r1", attempt="d", is_alone=True)).starts == 2
-    assert (await load(store, "r1", attempt="d")).starts == 2
-    assert (await load(store, "r1", attempt="e")).starts == 3
+async def test_a_start_beyond_those_that_count_is_told_and_not_counted(store: ContextStore) -> None:
+    for attempt in ("a", "b"):
+        await load(store, "r1", attempt=attempt, counted=2)
+    assert [(await load(store, "r1", attempt=attempt, counted=2)).starts for attempt in ("c", "d", "e")] == [3, 3, 3]
+    assert (await load(store, "r1", attempt="e", counted=3)).starts == 3
+    assert (await load(store, "r1", attempt="e", counted=2)).starts == 3
+    assert (await load(store, "r1", attempt="f", counted=2)).starts == 4
 
 
-async def test_a_suspect_that_counts_nothing_notes_its_epoch_all_the_same(store: ContextStore) -> None:
+async def test_a_start_that_is_not_counted_notes_its_epoch_all_the_same(store: ContextStore) -> None:
     await load(store, "r1", attempt="a")
     await load(store, "r1", attempt="b", epoch=EPOCH + 1)
     with pytest.raises(TurnAbandoned):
@@ -186,7 +187,7 @@ async def test_a_suspect_that_counts_nothing_notes_its_epoch_all_the_same(store:
 
 async def test_a_start_is_taken_back_by_its_attempt_and_those_before_it_stay(store: ContextStore) -> None:
     await load(store, "r1", attempt="a")
-    await load(store, "r1", attempt="b", is_alone=True)
+    await load(store, "r1", attempt="b", counted=2)
     for attempt in ("a", "c", "b", "b"):
         await store.forget_start("ctx", "r1", attempt)
     assert (await load(store, "r1", attempt="b")).starts == 2
@@ -218,7 +219,7 @@ async def test_a_commit_ends_the_counting_of_its_request_only(store: ContextStor
 
 async def test_forgetting_a_start_begins_the_counting_anew(store: ContextStore) -> None:
     await load(store, "r1", attempt="a")
-    await load(store, "r1", attempt="b", is_alone=True)
+    await load(store, "r1", attempt="b", counted=2)
     await store.forget_start("ctx", "another request")
     assert (await load(store, "r1", attempt="c")).starts == 3
     await store.forget_start("ctx", "r1")

@@ -27,7 +27,7 @@ SCRIPTS: Mapping[str, Call] = {
     "edit": lambda store: store.edit(EDIT),
     "forget_start": lambda store: store.forget_start("ctx", "request 00000002", "a"),
     "living": lambda store: store.living(),
-    "load": lambda store: store.load("ctx", "request 00000002", epoch=EPOCH, attempt="b", history=5, is_alone=True),
+    "load": lambda store: store.load("ctx", "request 00000002", epoch=EPOCH, attempt="b", history=5, counted=9),
     "note_passed": lambda store: store.note_passed("queue 2"),
     "peek": lambda store: store.peek("ctx", 5),
     "read_plan": lambda store: store.read_plan(),

@@ -13,6 +13,7 @@ from interfaces.context import Context
 from interfaces.errors import Reason, RequestRejected, TurnAbandoned
 from interfaces.messages import Message
 from tests.unit.test_turns import Bench, echo, reply_of
+from worker.isolation import ENDS_IN_COMPANY
 from worker.settings import Settings
 from worker.stores import Loaded
 
@@ -166,6 +167,26 @@ async def test_a_suspect_runs_alone_and_others_wait_for_its_end(bench: Bench) ->
     assert max(len(group) for group in together) > 1
 
 
+async def test_one_end_of_a_process_is_everyday_and_all_go_on_side_by_side(bench: Bench) -> None:
+    names = [f"context {number}" for number in range(20)]
+    for name in names:
+        await bench.store.load(name, f"request of {name}", epoch=0, attempt="crashed", history=1, counted=2)
+    begun = 0
+    all_begun = asyncio.Event()
+
+    async def bot(ctx: Context) -> str:
+        nonlocal begun
+        begun += 1
+        if begun == len(names):
+            all_begun.set()
+        await all_begun.wait()
+        return ctx.id
+
+    runner = bench.runner(bot)
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(bench.turn(runner, "hi", f"request of {name}", ctx_id=name) for name in names))
+
+
 async def test_a_suspect_that_fails_is_still_a_suspect_and_its_start_is_no_crash(bench: Bench) -> None:
     starts: list[int] = []
 
@@ -180,19 +201,20 @@ async def test_a_suspect_that_fails_is_still_a_suspect_and_its_start_is_no_crash
 
     async def noting(*args: Any, **more: Any) -> Loaded:
         loaded = await load(*args, **more)
-        if more["is_alone"]:
+        if more["counted"] > ENDS_IN_COMPANY:
             starts[-1:] = [*starts[-1:], loaded.starts]
         return loaded
 
     bench.store.load = noting  # type: ignore[method-assign]  # what each load says
     context = await bench.turn(bench.runner(flaky), "hello", "r1")
     assert reply_of(context)["status"] == "ok"
-    assert {number for number in starts if number} == {2}
+    assert {number for number in starts if number} == {3}
 
 
 async def test_turns_in_company_condemn_nobody_however_often_their_process_ends(bench: Bench) -> None:
     for crash in range(10):
-        await bench.store.load("ctx", "r1", epoch=0, attempt=f"crashed {crash}", history=1)
+        attempt = f"crashed {crash}"
+        await bench.store.load("ctx", "r1", epoch=0, attempt=attempt, history=1, counted=ENDS_IN_COMPANY)
     assert reply_of(await bench.turn(bench.runner(echo), "hello", "r1"))["status"] == "ok"
 
 
@@ -217,16 +239,16 @@ async def test_a_suspect_is_not_condemned_beside_what_is_left_behind_of_others(
     runner = bench.runner(echo)
     monkeypatch.setattr(type(runner.runs), "left_behind", 1)
     await bench.crashed("r1")
-    loads: list[bool] = []
+    loads: list[int] = []
     load = bench.store.load
 
     async def noting(*args: Any, **more: Any) -> Loaded:
-        loads.append(more["is_alone"])
+        loads.append(more["counted"])
         return await load(*args, **more)
 
     bench.store.load = noting  # type: ignore[method-assign]  # what each load says
     await bench.turn(runner, "hello", "r1")
-    assert loads == [False, False]
+    assert loads == [ENDS_IN_COMPANY, ENDS_IN_COMPANY]
 
 
 async def test_a_suspect_whose_channel_is_lost_while_it_waits_is_given_up_uncounted(bench: Bench) -> None:
@@ -252,4 +274,4 @@ async def test_a_suspect_whose_channel_is_lost_while_it_waits_is_given_up_uncoun
     with pytest.raises(TurnAbandoned):
         await suspect
     assert runs == 1
-    assert (await bench.store.load("ctx", "r1", epoch=10**18, attempt="next", history=1)).starts == 2
+    assert (await bench.store.load("ctx", "r1", epoch=10**18, attempt="next", history=1)).starts == ENDS_IN_COMPANY + 1

@@ -3,10 +3,11 @@
 import asyncio
 from contextlib import AbstractAsyncContextManager
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.isolation import Isolation
+from worker.isolation import Isolation, shared_starts
 
 
 class Turns:
@@ -46,6 +47,11 @@ async def settled() -> None:
     """Let everything go as far as it goes."""
     for _ in range(10):
         await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(("crash_limit", "shared"), [(1, 1), (2, 1), (3, 2), (4, 2), (100, 2)])
+def test_the_crash_limit_leaves_a_start_to_be_made_alone(crash_limit: int, shared: int) -> None:
+    assert shared_starts(crash_limit) == shared
 
 
 async def test_a_suspect_waits_for_those_that_run_and_holds_those_that_come() -> None:

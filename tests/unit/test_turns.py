@@ -16,6 +16,7 @@ from interfaces.errors import BrokerRefused, Reason, RequestRejected, StoreUnava
 from interfaces.messages import Message
 from interfaces.topology import Topology
 from worker.apps import adapt
+from worker.isolation import ENDS_IN_COMPANY
 from worker.records import MainRecord, read_turn
 from worker.settings import Settings
 from worker.stores import Loaded, Retention, Turn
@@ -85,8 +86,10 @@ class Bench:
         return await runner(request.message, ctx_id, request.update_ctx_misc)
 
     async def crashed(self, request_id: str, *, ctx_id: str = "ctx") -> None:
-        """Note a start of this request that nobody finishes."""
-        await self.store.load(ctx_id, request_id, epoch=0, attempt="crashed", history=1)
+        """Note as many starts of this request that nobody finishes as make it a suspect."""
+        for crash in range(ENDS_IN_COMPANY):
+            attempt = f"crashed {crash}"
+            await self.store.load(ctx_id, request_id, epoch=0, attempt=attempt, history=1, counted=ENDS_IN_COMPANY)
 
     async def stored(self) -> Loaded:
         found = await self.store.peek("ctx", 100)
@@ -177,7 +180,7 @@ async def test_a_bot_that_keeps_failing_is_rejected_with_its_attempts_and_no_cou
 
 async def test_a_turn_started_too_often_without_an_end_is_rejected_as_crashing(bench: Bench) -> None:
     for crash in range(bench.settings.crash_limit):
-        await bench.store.load("ctx", "r1", epoch=1, attempt=f"crashed {crash}", history=1, is_alone=True)
+        await bench.store.load("ctx", "r1", epoch=1, attempt=f"crashed {crash}", history=1, counted=9)
     ran = False
 
     async def bot(ctx: Context) -> str:

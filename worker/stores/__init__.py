@@ -31,8 +31,7 @@ class Loaded:
     reply: bytes | None
     """The reply already committed under this request's id: publish it, do not run the turn."""
     starts: int
-    """How often the turn of this request was started and never finished, this time included. Above 1, it is a suspect:
-    it may be what ended the process it ran in."""
+    """How often the turn of this request was started and never finished, this time included."""
     revision: int = 0
     """How often the context was edited: changed by something that was no turn."""
 
@@ -129,14 +128,13 @@ class ContextStore(Protocol):
         """A new epoch, higher than every one given before in this namespace."""
 
     async def load(
-        self, ctx_id: str, request_id: str, *, epoch: int, attempt: str, history: int, is_alone: bool = False
+        self, ctx_id: str, request_id: str, *, epoch: int, attempt: str, history: int, counted: int = 1
     ) -> Loaded:
         """Load a context for a turn, note `epoch` in it, and count the start of this request's turn.
 
-        A first start is always counted, and those after it only where `is_alone`: a process that ends while others run
-        in it says nothing about this one (docs/decisions/0014). `attempt` names this try: repeating a load with the
-        same attempt counts nothing. Nothing is counted or noted where the request is already committed. Raises
-        `TurnAbandoned` when the context has seen a higher epoch.
+        A start beyond the `counted`th is told and not counted (docs/decisions/0014). `attempt` names this try:
+        repeating a load with the same attempt counts nothing. Nothing is counted or noted where the request is already
+        committed. Raises `TurnAbandoned` when the context has seen a higher epoch.
         """
 
     async def commit(self, turn: Turn) -> bytes:

@@ -64,7 +64,7 @@ class MemoryStore:
         return next(self._epochs)
 
     async def load(
-        self, ctx_id: str, request_id: str, *, epoch: int, attempt: str, history: int, is_alone: bool = False
+        self, ctx_id: str, request_id: str, *, epoch: int, attempt: str, history: int, counted: int = 1
     ) -> Loaded:
         """See `ContextStore.load`."""
         context = self._find(ctx_id)
@@ -75,7 +75,7 @@ class MemoryStore:
         reply = context.outbox.get(request_id)
         starts = 0
         if reply is None:
-            starts = _count_start(context, request_id, attempt, is_alone=is_alone)
+            starts = _count_start(context, request_id, attempt, counted)
             context.epoch = epoch
             self._touch(ctx_id, context)
         return Loaded(context.version, context.main, context.last_turns(history), reply, starts, context.revision)
@@ -216,12 +216,11 @@ def _require_unmoved(read: Turn | Edit, context: _Context) -> None:
         )
 
 
-def _count_start(context: _Context, request_id: str, attempt: str, *, is_alone: bool) -> int:
+def _count_start(context: _Context, request_id: str, attempt: str, counted: int) -> int:
     start = context.start
-    if start is None or start.request_id != request_id:
-        context.start = _Start(request_id, attempt, 1)
-        return 1
-    starts = start.count if start.attempt == attempt else start.count + 1
-    if is_alone:
-        start.attempt, start.count = attempt, starts
+    before = start.count if start is not None and start.request_id == request_id else 0
+    is_repeated = before > 0 and start is not None and start.attempt == attempt
+    starts = before if is_repeated else before + 1
+    if starts <= counted:
+        context.start = _Start(request_id, attempt, starts)
     return starts

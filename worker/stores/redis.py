@@ -103,11 +103,11 @@ class RedisStore:
         return int(await self._pipeline.script(_CLAIM, f"{self._namespace}:epoch".encode(), self._ttl))
 
     async def load(
-        self, ctx_id: str, request_id: str, *, epoch: int, attempt: str, history: int, is_alone: bool = False
+        self, ctx_id: str, request_id: str, *, epoch: int, attempt: str, history: int, counted: int = 1
     ) -> Loaded:
         """See `ContextStore.load`. One script call, and one more where a reply is found that must have copies."""
         arguments = [request_id.encode(), b"%016d" % epoch, attempt.encode(), b"%d" % history, self._ttl]
-        arguments += [b"%d" % is_alone]
+        arguments.append(b"%d" % counted)
         answer = await self._pipeline.script(_LOAD, self.key(ctx_id), *arguments)
         if answer[0] == b"abandoned":
             raise TurnAbandoned(f"the context was taken over: it has seen epoch {int(answer[1])}, this one is {epoch}")

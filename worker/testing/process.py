@@ -112,8 +112,8 @@ class _StoreSeam(_Seam):
     async def load(self, ctx_id: str, request_id: str, *, attempt: str, **more: Any) -> Loaded:
         await self._once(self._loaded, attempt, "load", request_id)
         loaded: Loaded = await self._inner.load(ctx_id, request_id, attempt=attempt, **more)
-        # A suspect runs once it is alone.
-        if loaded.reply is None and (loaded.starts == 1 or more.get("is_alone")):
+        # A suspect is loaded once more when it is alone, and runs then.
+        if loaded.reply is None and loaded.starts <= more["counted"]:
             await self._once(self._run, attempt, "run", request_id)
         return loaded
 

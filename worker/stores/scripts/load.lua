@@ -1,10 +1,10 @@
 -- Load a context for a turn, note the epoch in it and count the start of the turn.
--- KEYS[1]: the context's hash.  ARGV: request id, epoch, attempt, history, TTL in seconds, 1 where it runs alone.
+-- KEYS[1]: the context's hash.  ARGV: request id, epoch, attempt, history, TTL in seconds, the highest start that counts.
 -- Answer: {"ok", version, main, reply, starts, turns, revision} or {"abandoned", epoch noted}.
--- Safe to repeat: one attempt counts once. A committed request counts and notes nothing. A request whose start was
--- counted before is a suspect: its further starts count only where they are alone (docs/decisions/0014).
+-- Safe to repeat: one attempt counts once. A committed request counts and notes nothing. A start beyond
+-- the highest that counts is told, and leaves no trace (docs/decisions/0014).
 local key, request, attempt = KEYS[1], ARGV[1], ARGV[3]
-local epoch, history, is_alone = tonumber(ARGV[2]), tonumber(ARGV[4]), ARGV[6] == '1'
+local epoch, history, counted = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[6])
 
 local fields = redis.call('HMGET', key, 'v', 'm', 'e', 'r', 'a', 's', 'i:' .. request, 'x')
 local version, main, noted = tonumber(fields[1]) or 0, fields[2], fields[3]
@@ -19,10 +19,10 @@ if committed then
   reply = redis.call('HGET', key, 'o:' .. committed)
 else
   local before = started == request and tonumber(count) or 0
-  local is_counted = before > 0 and last_attempt == attempt
-  starts = is_counted and before or before + 1
+  local is_repeated = before > 0 and last_attempt == attempt
+  starts = is_repeated and before or before + 1
   redis.call('HSET', key, 'e', ARGV[2])
-  if before == 0 or is_alone then
+  if starts <= counted then
     redis.call('HSET', key, 'r', request, 'a', attempt, 's', starts)
   end
   redis.call('EXPIRE', key, ARGV[5])
