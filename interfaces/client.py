@@ -166,7 +166,9 @@ class BrokerClient:
         self, message: Message | str, ctx_id: str, request_id: str, update_ctx_misc: dict[str, Any] | None
     ) -> Outgoing:
         return encode_request(
-            *(self._topology, self._signed(message), ctx_id),
+            self._topology,
+            self._signed(message),
+            ctx_id,
             request_id=request_id,
             update_ctx_misc=update_ctx_misc,
             keys=self._keys,

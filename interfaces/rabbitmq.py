@@ -96,7 +96,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         self._markers = Markers(self._queues.passed)
         self._taken = Taken(self._decode, in_flight_bytes)
         self._arrivals = Arrivals(
-            *(self._taken, self._decode, self._settler, self._markers, self._connected, self._queues.prefetch)
+            self._taken, self._decode, self._settler, self._markers, self._connected, self._queues.prefetch
         )
         self._is_open = self._stopping = False
         self._wanted: frozenset[str] = frozenset(self.topology.shard_queues)
@@ -223,7 +223,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
 
     def _keep(self, queue: str) -> KeptConsumer:
         mend, prefetch = partial(self._queues.mend, queue), self._queues.prefetch(queue)
-        return KeptConsumer(*(self._broker, queue, prefetch, self._arrivals.deliver), declare=mend, watch=self._watch)
+        return KeptConsumer(self._broker, queue, prefetch, self._arrivals.deliver, declare=mend, watch=self._watch)
 
     def _decode(self, delivery: Delivery) -> Request:
         request = decode_request(delivery, self.topology, self._keys, self._limits)

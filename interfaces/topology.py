@@ -32,9 +32,10 @@ store instead."""
 DEFAULT_MAX_LENGTH = 1_000_000
 """Requests a shard queue holds before publishers are refused (nack), rather than the broker's disk filling up."""
 
-
 DEFAULT_PREFETCH = 8192
+"""So wide that one context with thousands of requests leaves room for those behind it (docs/decisions/0016)."""
 MAX_PREFETCH = 65_535
+"""AMQP's own."""
 
 
 def slot(ctx_id: str) -> int:

@@ -19,9 +19,6 @@ from interfaces.topology import Topology
 from interfaces.turnstiles import Turnstiles
 from worker.dead_letters import DeadLetter, new_id, read_dead_letter, replayed
 
-MOST_HELD: Final = 65_535
-"""AMQP's largest prefetch."""
-
 TAKEN_SECONDS: Final = 10.0
 """How long a walk waits for another one to end."""
 

@@ -78,5 +78,7 @@ def _log_failure(state: RetryCallState) -> None:
     cause = error.__cause__ if isinstance(error, BotFailed) else error
     logger.warning(
         "the bot failed (attempt %d), running the turn again in %.1f s: %s",
-        *(state.attempt_number, state.upcoming_sleep, described(cause) if cause else ""),
+        state.attempt_number,
+        state.upcoming_sleep,
+        described(cause) if cause else "",
     )

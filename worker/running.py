@@ -66,9 +66,13 @@ class Worker:
             limits=self.settings.limits,
             in_flight_bytes=self.settings.in_flight_bytes,
         )
-        interface = self._interface
         self._runner = TurnRunner(
-            *(self._app, self._store, self.settings, interface.current, interface), returnable=interface.returnable
+            self._app,
+            self._store,
+            self.settings,
+            self._interface.current,
+            self._interface,
+            returnable=self._interface.returnable,
         )
         self._membership = Membership(self._store, self._interface, generations)
         self._stop = asyncio.Event()
@@ -122,19 +126,8 @@ class Worker:
     async def _open_servers(self) -> None:
         await patiently("Redis", self._store.open)
         await patiently("RabbitMQ", self._interface.open)
-        used = self._interface.topology
-        if "shards" in self.settings.model_fields_set and self.settings.shards != used.shards:
-            logger.warning(
-                "SWITCHBOARD_SHARDS is %d, and namespace %r has %d shards: those are used. To change them on the live "
-                "system, run `switchboard topology reshard --shards %d`",
-                *(self.settings.shards, used.namespace, used.shards, self.settings.shards),
-            )
-        if "prefetch" in self.settings.model_fields_set and self.settings.prefetch != used.prefetch:
-            logger.warning(
-                "SWITCHBOARD_PREFETCH is %d, and namespace %r has a prefetch of %d: that is used. To change it on the "
-                "live system, run `switchboard topology reshard --shards %d --prefetch %d`",
-                *(self.settings.prefetch, used.namespace, used.prefetch, used.shards, self.settings.prefetch),
-            )
+        for told, command in self.settings.unfollowed(self._interface.topology):
+            logger.warning("%s: that is used. To change it on the live system, run `%s`", told, command)
 
     async def _work(self) -> None:
         membership = self._membership

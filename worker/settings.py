@@ -197,6 +197,20 @@ class Settings(ServerSettings):
             namespace=self.namespace, shards=self.shards, max_length=self.max_length, prefetch=self.prefetch
         )
 
+    def unfollowed(self, used: Topology) -> list[tuple[str, str]]:
+        """What was set and the namespace has otherwise, each with the command that changes it on the live system."""
+        found = []
+        if "shards" in self.model_fields_set and self.shards != used.shards:
+            told = f"SWITCHBOARD_SHARDS is {self.shards}, and namespace {used.namespace!r} has {used.shards} shards"
+            found.append((told, f"switchboard topology reshard --shards {self.shards}"))
+        if "prefetch" in self.model_fields_set and self.prefetch != used.prefetch:
+            told = (
+                f"SWITCHBOARD_PREFETCH is {self.prefetch}, and namespace {used.namespace!r} has a prefetch of "
+                f"{used.prefetch}"
+            )
+            found.append((told, f"switchboard topology reshard --shards {used.shards} --prefetch {self.prefetch}"))
+        return found
+
     @property
     def limits(self) -> Limits:
         """How much a request, its reply and its context may be."""

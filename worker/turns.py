@@ -183,7 +183,8 @@ class TurnRunner:
                 return await self._run_and_commit(turn, loaded)
         logger.warning(
             "request %r was started %d times and never finished: it runs alone in this process",
-            *(turn.request.request_id, loaded.starts - 1),
+            turn.request.request_id,
+            loaded.starts - 1,
         )
         async with self._isolation.alone():
             # What is left behind of other turns could end the process as well: then it would prove nothing.
@@ -199,7 +200,8 @@ class TurnRunner:
 
         async def load() -> Loaded:
             return await self._store.load(
-                *(request.ctx_id, request.request_id),
+                request.ctx_id,
+                request.request_id,
                 epoch=turn.epoch,
                 attempt=turn.attempt,
                 history=self._history,

@@ -4,10 +4,13 @@ Whatever a test declares and stores in its namespace is gone afterwards, and no 
 """
 
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from interfaces.arrivals import Arrivals
+from interfaces.brokers import Delivery
 from interfaces.brokers.rabbitmq import RabbitMQBroker
 from interfaces.client import BrokerClient
 from interfaces.topology import Topology
@@ -131,3 +134,17 @@ async def store(redis_url: str, namespace: str) -> AsyncIterator[RedisStore]:
     await store.open()
     yield store
     await store.close()
+
+
+@pytest.fixture
+def redelivered(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each request was delivered again to the workers in this process."""
+    redelivered: Counter[str] = Counter()
+    original = Arrivals.deliver
+
+    def deliver(arrivals: Arrivals, delivery: Delivery) -> None:
+        redelivered[delivery.properties.message_id or ""] += delivery.redelivered
+        original(arrivals, delivery)
+
+    monkeypatch.setattr(Arrivals, "deliver", deliver)
+    return redelivered

@@ -186,7 +186,17 @@ def test_another_number_of_shards_is_not_applied_but_told_how_to_change(command:
     assert f"switchboard topology reshard --shards {shards}" in refused.stderr
     found = command("doctor", "--shards", shards)
     assert found.returncode == ExitCode.OK
-    assert f"warn  shards: SWITCHBOARD_SHARDS is {shards}, and 2 are used" in found.stdout
+    used = f"namespace {command.namespace!r} has 2 shards"
+    assert f"warn  shards: SWITCHBOARD_SHARDS is {shards}, and {used}" in found.stdout
+
+
+def test_another_prefetch_is_not_applied_but_told_how_to_change(command: Command) -> None:
+    command("topology", "apply", "--prefetch", "16")
+    current = json.loads(command("topology", "show", "--json").stdout)["plan"]["current"]
+    assert current["prefetch"] == 16
+    refused = command("topology", "apply", "--prefetch", "8")
+    assert refused.returncode == ExitCode.BROKER
+    assert "switchboard topology reshard --shards 2 --prefetch 8" in refused.stderr
 
 
 def test_a_change_of_shards_is_shown_and_told_by_every_command(command: Command, start: Callable[..., Process]) -> None:
@@ -200,7 +210,8 @@ def test_a_change_of_shards_is_shown_and_told_by_every_command(command: Command,
     assert f"{command.namespace}.requests.g2.002" in command("topology", "show").stdout
     current = json.loads(command("topology", "show", "--json").stdout)["plan"]["current"]
     assert (current["number"], current["shards"]) == (2, 3)
-    assert "warn  shards: SWITCHBOARD_SHARDS is 2, and 3 are used" in command("doctor").stdout
+    used = f"namespace {command.namespace!r} has 3 shards"
+    assert f"warn  shards: SWITCHBOARD_SHARDS is 2, and {used}" in command("doctor").stdout
 
 
 @pytest.mark.parametrize("bot", ["handler", "stuck", "blocking_elsewhere"])

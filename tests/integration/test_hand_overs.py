@@ -13,8 +13,6 @@ from statistics import median
 
 import pytest
 
-from interfaces.arrivals import Arrivals
-from interfaces.brokers import Delivery
 from interfaces.brokers.rabbitmq import RabbitMQBroker
 from interfaces.client import BrokerClient
 from interfaces.context import Context
@@ -95,10 +93,10 @@ async def test_fifty_hand_overs_under_load_keep_order_and_dead_letter_nothing(
     namespace: str,
     store: RedisStore,
     monkeypatch: pytest.MonkeyPatch,
+    redelivered: Counter[str],
     report: Report,
 ) -> None:
     monkeypatch.setattr(Membership, "_adapt", lambda membership, _: membership._interface._wanted)
-    redelivered = count_redeliveries(monkeypatch)
     settings = worker_settings(namespace, redis_url=redis_url, shards=1, concurrency=8, prefetch=64)
     [queue] = settings.topology.shard_queues
     relays = Relay(settings, amqp_url), Relay(settings, amqp_url)
@@ -128,15 +126,3 @@ async def test_fifty_hand_overs_under_load_keep_order_and_dead_letter_nothing(
         f"{max(milliseconds):.0f} ms"
     )
     assert max(without_service) < 1
-
-
-def count_redeliveries(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    redelivered: Counter[str] = Counter()
-    original = Arrivals.deliver
-
-    def deliver(arrivals: Arrivals, delivery: Delivery) -> None:
-        redelivered[delivery.properties.message_id or ""] += delivery.redelivered
-        original(arrivals, delivery)
-
-    monkeypatch.setattr(Arrivals, "deliver", deliver)
-    return redelivered

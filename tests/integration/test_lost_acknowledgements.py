@@ -9,8 +9,6 @@ from collections import Counter
 import pytest
 from redis.asyncio import Redis
 
-from interfaces.arrivals import Arrivals
-from interfaces.brokers import Delivery
 from interfaces.client import BrokerClient
 from interfaces.context import Context
 from interfaces.topology import Topology
@@ -37,20 +35,6 @@ class Held:
         await self.go.wait()
         ctx.misc["seen"] = [*ctx.misc.get("seen", []), text]
         return text
-
-
-@pytest.fixture
-def redelivered(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each request was delivered again."""
-    redelivered: Counter[str] = Counter()
-    original = Arrivals.deliver
-
-    def deliver(arrivals: Arrivals, delivery: Delivery) -> None:
-        redelivered[delivery.properties.message_id or ""] += delivery.redelivered
-        original(arrivals, delivery)
-
-    monkeypatch.setattr(Arrivals, "deliver", deliver)
-    return redelivered
 
 
 async def kept_replies(redis_url: str, store: RedisStore) -> int:

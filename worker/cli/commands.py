@@ -25,12 +25,12 @@ INTERRUPTED: Final = 130
 
 TLS_FIELDS: Final = ("tls_ca", "tls_cert", "tls_key")
 BROKER_FIELDS: Final = ("amqp_url", "namespace", "publish_timeout", *TLS_FIELDS)
-TOPOLOGY_FIELDS: Final = (*BROKER_FIELDS, "shards", "max_length")
+TOPOLOGY_FIELDS: Final = (*BROKER_FIELDS, "shards", "prefetch", "max_length")
 STORE_FIELDS: Final = ("redis_url", "namespace", "redis_timeout", *TLS_FIELDS)
 KEY_FIELDS: Final = ("encryption_keys",)
 ATTACHMENT_FIELDS: Final = tuple(name for name in Settings.model_fields if name.startswith(("attachments_", "fetch_")))
 SERVER_FIELDS: Final = tuple(dict.fromkeys((*TOPOLOGY_FIELDS, *STORE_FIELDS)))
-RESHARD_FIELDS: Final = tuple(name for name in SERVER_FIELDS if name != "shards")
+RESHARD_FIELDS: Final = tuple(name for name in SERVER_FIELDS if name not in ("shards", "prefetch"))
 ALL_FIELDS: Final = tuple(Settings.model_fields)
 
 

@@ -11,17 +11,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from interfaces.brokers import Broker
+from interfaces.topology import MAX_PREFETCH
 from worker.cli.output import print_line
 from worker.cli.servers import opened_broker
 from worker.dead_letters import DeadLetter
-from worker.dead_queue import MOST_HELD, Tell, Walk, walking
+from worker.dead_queue import Tell, Walk, walking
 from worker.settings import Settings
 
 SCANNED: Final = 10_000
 
 scan_option = click.option(
     "--scan",
-    type=click.IntRange(1, MOST_HELD),
+    type=click.IntRange(1, MAX_PREFETCH),
     default=SCANNED,
     show_default=True,
     help="Dead letters held at most while looking for matches, from the oldest on.",

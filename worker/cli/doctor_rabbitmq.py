@@ -24,7 +24,7 @@ from interfaces.errors import BrokerRefused, BrokerUnavailable, Unroutable
 from interfaces.topology import Arguments, ExchangeKind, Topology
 from worker.cli.doctor_tls import check_rabbitmq_tls
 from worker.cli.findings import Finding, fail, ok, warn
-from worker.cli.plans import asks_for_another, look_up_plan
+from worker.cli.plans import look_up_plan
 from worker.cli.servers import is_memory, shown
 from worker.plan import Plan
 from worker.settings import Settings
@@ -112,11 +112,9 @@ def _check_shards(settings: Settings, plan: Plan) -> Finding:
             f"a change from {plan.previous.shards} to {shards} is under way; unless somebody is at it, contexts wait"
         )
         return warn(check, detail, f"switchboard topology reshard --shards {shards}")
-    if asks_for_another(settings, plan):
-        detail = f"SWITCHBOARD_SHARDS is {settings.shards}, and {shards} are used"
-        return warn(
-            check, detail, f"set it to {shards}, or run switchboard topology reshard --shards {settings.shards}"
-        )
+    if unfollowed := settings.unfollowed(plan.current.of(settings.topology)):
+        told, command = unfollowed[0]
+        return warn(check, told, f"set it to what is used, or run {command}")
     return ok(check, f"{shards}, in generation {plan.current.number}")
 
 

@@ -25,17 +25,17 @@ class _Formatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - as in `logging`
         first, *more = super().formatMessage(record).split("\n")
-        return "\n".join([printable(first), *map(_indented, more)])
+        return "\n".join([escaped(first), *map(_indented, more)])
 
     def formatException(self, error: Any) -> str:  # noqa: N802
-        return "\n".join(INDENT + printable(line) for line in super().formatException(error).split("\n"))
+        return "\n".join(INDENT + escaped(line) for line in super().formatException(error).split("\n"))
 
 
 def _indented(line: str) -> str:
-    return printable(line if line.startswith(INDENT) else INDENT + line)
+    return escaped(line if line.startswith(INDENT) else INDENT + line)
 
 
-def printable(text: str) -> str:
+def escaped(text: str) -> str:
     """`text` with control characters, line breaks and overrides of the reading direction as escapes."""
     if text.isprintable():
         return text

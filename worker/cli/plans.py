@@ -18,8 +18,3 @@ async def look_up_plan(broker: Broker, settings: Settings) -> Plan | None:
         except (Unavailable, StoreRefused):
             stored = None  # These commands show the broker; `doctor` tells what is the matter with Redis.
     return await find_plan(broker, settings.topology) if stored is None else Plan.read(stored)
-
-
-def asks_for_another(settings: Settings, plan: Plan) -> bool:
-    """Whether the settings name a number of shards, and not the one in use."""
-    return "shards" in settings.model_fields_set and settings.shards != plan.current.shards

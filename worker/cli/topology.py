@@ -12,7 +12,7 @@ from interfaces.topology import SLOTS, Topology
 from worker.cli import reshard
 from worker.cli.commands import SERVER_FIELDS, Group, examples, with_settings
 from worker.cli.output import Cell, json_option, print_json, print_line, print_table
-from worker.cli.plans import asks_for_another, look_up_plan
+from worker.cli.plans import look_up_plan
 from worker.cli.servers import is_memory, opened_broker, opened_store, shown
 from worker.generations import read_or_make_plan
 from worker.plan import Plan
@@ -37,8 +37,8 @@ command.add_command(reshard.command)
 def apply(settings: Settings) -> None:
     """Declare everything a namespace needs. May be repeated.
 
-    What exists with other properties, or another number of shards than asked for, is left alone and reported, with
-    exit code 4.
+    What exists with other properties, or another number of shards or prefetch than asked for, is left alone and
+    reported, with exit code 4.
     """
     began = time.monotonic()
     topology = asyncio.run(_apply(settings))
@@ -52,11 +52,8 @@ def apply(settings: Settings) -> None:
 async def _apply(settings: Settings) -> Topology:
     async with opened_broker(settings) as broker:
         plan = await look_up_plan(broker, settings)
-        if plan is not None and asks_for_another(settings, plan):
-            raise BrokerRefused(
-                f"namespace {settings.namespace!r} has {plan.current.shards} shards, not {settings.shards}: to change "
-                f"them, run `switchboard topology reshard --shards {settings.shards}`"
-            )
+        if plan is not None and (unfollowed := settings.unfollowed(plan.current.of(settings.topology))):
+            raise BrokerRefused("; ".join(f"{told}: to change it, run `{command}`" for told, command in unfollowed))
         if plan is None and not is_memory(settings.redis_url):
             async with opened_store(settings) as store:
                 plan, _ = await read_or_make_plan(broker, store, settings.topology)
