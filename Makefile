@@ -49,10 +49,8 @@ secrets: $(ENV) ## whether a password or key stands in any file that is kept; th
 		--exclude-secrets '^(guest|hunter2.*|wrong|wrong-word|secret|secret-word|password|test|one|two|>new|pass%2Fword)$$'
 
 .PHONY: audit
-audit: ## known vulnerabilities of the pinned dependencies, as the package index tells them
-	python3 -m venv $(VENV)/audit
-	$(VENV)/audit/bin/pip install --quiet pip-audit
-	$(VENV)/audit/bin/pip-audit --requirement requirements/runtime.txt --require-hashes --disable-pip
+audit: $(ENV) ## known vulnerabilities of the pinned dependencies, as the package index tells them
+	deploy/audit.sh $(PYTHON) $(VENV)/audit
 
 .PHONY: test-images
 test-images: ## container images with RabbitMQ, Redis and Valkey from Debian's packages (as root)
