@@ -17,7 +17,7 @@ from worker.stores.redis import RedisStore
 
 Call = Callable[[RedisStore], Awaitable[Any]]
 
-EDIT = Edit("ctx", "edit", version=1, revision=0, new_version=3, main=b"edited", turns={1: None, 3: b"edited"})
+EDIT = Edit("ctx", "edit", version=1, revision=0, new_version=3, main=b"edited", turns={1: b"edited too", 3: b"edited"})
 SCRIPTS: Mapping[str, Call] = {
     "announce": lambda store: store.announce("worker 2", b"me", 60),
     "change_plan": lambda store: store.change_plan(b"plan 1", b"plan 2"),

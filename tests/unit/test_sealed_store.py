@@ -113,5 +113,5 @@ async def test_an_edit_is_bound_to_the_version_it_makes(store: SealedStore) -> N
     await store.edit(Edit("ada", "e1", 0, 0, 7, b"main", {7: b"seven", 6: b"six"}))
     loaded = await load(store)
     assert (loaded.version, loaded.main, loaded.turns) == (7, b"main", {6: b"six", 7: b"seven"})
-    await store.edit(Edit("ada", "e2", 7, 1, 7, b"main again", {6: None}))
-    assert (await load(store)).turns == {7: b"seven"}
+    await store.edit(Edit("ada", "e2", 7, 1, 7, b"main again", {6: b"six again"}))
+    assert (await load(store)).turns == {6: b"six again", 7: b"seven"}

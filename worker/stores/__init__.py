@@ -69,8 +69,8 @@ class Edit:
     new_version: int
     """Not lower than `version`: kept replies are numbered by it."""
     main: bytes
-    turns: Mapping[int, bytes | None]
-    """Turns written, by id; `None` removes one."""
+    turns: Mapping[int, bytes]
+    """Turns written, by id."""
 
 
 @dataclass(frozen=True, slots=True)

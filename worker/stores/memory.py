@@ -108,9 +108,7 @@ class MemoryStore:
         context.version, context.main = edit.new_version, edit.main
         context.revision += 1
         context.last_edit = edit.edit_id
-        self._keep_turns(context, {number: turn for number, turn in edit.turns.items() if turn is not None})
-        for number in [number for number, turn in edit.turns.items() if turn is None]:
-            context.turns.pop(number, None)
+        self._keep_turns(context, edit.turns)
         self._touch(edit.ctx_id, context)
 
     async def forget_start(self, ctx_id: str, request_id: str, attempt: str | None = None) -> None:

@@ -141,7 +141,7 @@ class RedisStore:
         arguments = [edit.edit_id.encode(), b"%d" % edit.version, b"%d" % edit.revision, b"%d" % edit.new_version]
         arguments += [edit.main, self._ttl, b"%d" % (self._retention.max_turns or 0)]
         for turn_id, content in edit.turns.items():
-            arguments += [b"%d" % turn_id, content or b""]
+            arguments += [b"%d" % turn_id, content]
         answer = await self._pipeline.script(_EDIT, self.key(edit.ctx_id), *arguments, is_durable=True)
         if answer[0] == b"conflict":
             raise _conflict(edit, answer)

@@ -48,10 +48,7 @@ class SealedStore:
     async def edit(self, edit: Edit) -> None:
         """See `ContextStore.edit`."""
         ctx_id = edit.ctx_id
-        turns = {
-            n: None if content is None else self._seal(content, "turn", ctx_id, str(n))
-            for n, content in edit.turns.items()
-        }
+        turns = {n: self._seal(content, "turn", ctx_id, str(n)) for n, content in edit.turns.items()}
         main = self._seal(edit.main, "main", ctx_id, str(edit.new_version))
         await self._store.edit(replace(edit, main=main, turns=turns))
 

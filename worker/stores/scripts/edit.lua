@@ -1,6 +1,6 @@
 -- Change a context outside of any turn: fence on version and revision, store what is new, count the edit.
 -- KEYS[1]: the context's hash.  ARGV: edit id, version read, revision read, new version, main, TTL in seconds,
--- turns kept (0: all), then turn id and turn (empty: remove it), as often as needed.
+-- turns kept (0: all), then turn id and turn, as often as needed.
 -- Answer: {"ok"} or {"conflict", version now, revision now}.
 -- Safe to repeat: the last edit is known by its id. Replies stay, numbered by versions, which never go down.
 local key, max_turns, new_version = KEYS[1], tonumber(ARGV[7]), tonumber(ARGV[4])
@@ -19,9 +19,7 @@ local first_turn = math.max(max_turns > 0 and new_version - max_turns + 1 or 0, 
 
 redis.call('HSET', key, 'v', new_version, 'm', ARGV[5], 'x', revision + 1, 'xi', ARGV[1])
 for i = 8, #ARGV, 2 do
-  if ARGV[i + 1] == '' then
-    redis.call('HDEL', key, 't:' .. tonumber(ARGV[i]))
-  elseif tonumber(ARGV[i]) >= first_turn then
+  if tonumber(ARGV[i]) >= first_turn then
     redis.call('HSET', key, 't:' .. tonumber(ARGV[i]), ARGV[i + 1])
   end
 end
