@@ -18,6 +18,7 @@ from tests.services.choice import Choice, choose_provider, choose_servers
 from tests.services.node import install_amqplib
 from tests.services.packages import CannotProvide
 from tests.services.servers import Broker, Server, Servers
+from tests.services.settling_loop import SettlingLoop
 
 TEST_PREFIX = "SWITCHBOARD_TEST_"
 FIGURE = "figure"
@@ -33,6 +34,10 @@ settings.load_profile("switchboard")
 
 
 IMPORTING_CHATSKY = ExitStack()
+
+
+def pytest_asyncio_loop_factories() -> dict[str, type[SettlingLoop]]:
+    return {"settling": SettlingLoop}
 
 
 def pytest_configure() -> None:
