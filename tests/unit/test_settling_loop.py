@@ -24,4 +24,4 @@ def test_what_the_end_of_a_loop_begins_is_ended_too(loop: type[asyncio.SelectorE
     assert task.done() is is_ended
     if not is_ended:
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own way to keep it quiet
-        task.get_coro().close()  # type: ignore[union-attr]  # it never began
+        task.get_coro().close()  # it never began
