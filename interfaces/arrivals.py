@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from weakref import WeakKeyDictionary, WeakSet
 
 from interfaces.brokers import Channel, Delivery
@@ -87,9 +86,11 @@ class Arrivals:
         """Return when there is a delivery, when woken, or when the time is over."""
         if not self._arrived:
             self._is_there.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._is_there.wait()
+            over = asyncio.get_running_loop().call_later(seconds, self._is_there.set)
+            try:
+                await self._is_there.wait()
+            finally:
+                over.cancel()
 
     def next(self) -> Request | None:
         """The next request, lined up behind those of its context; `None` where there is none now."""
@@ -103,8 +104,7 @@ class Arrivals:
 
     def acknowledged(self, request: Request) -> None:
         """Note that a request is settled. The broker may not have noted it yet."""
-        channel = request.delivery.channel
-        self._returnable[channel].acknowledged(request.ctx_id, len(channel.unsettled))
+        self._returnable[request.delivery.channel].acknowledged(request.ctx_id)
 
     def returnable(self, request: Request) -> int:
         """How many requests of this one's context are acknowledged and may be delivered again all the same."""

@@ -4,16 +4,17 @@ It follows Chatsky's `Context`, but is plain data: it never saves itself, and wh
 function its owner gives it. The worker builds one for each turn; interfaces read the reply from it.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
-from interfaces.data_model import DataModel, JsonObject
+from interfaces.data_model import JsonObject
 from interfaces.errors import MisuseError
 from interfaces.messages import DataAttachment, Message
+from interfaces.turn_records import NodeLabel, TurnLoader, TurnRecord, TurnView
 
 if TYPE_CHECKING:
     from interfaces.messengers import MessengerInterfaceWithAttachments
@@ -23,37 +24,6 @@ Item = TypeVar("Item")
 
 class ContextError(MisuseError):
     """A context was asked for something it cannot have yet."""
-
-
-class NodeLabel(BaseModel):
-    """Where in a script a dialog is: Chatsky's `AbsoluteNodeLabel`, also validated from (flow name, node name)."""
-
-    model_config = ConfigDict(frozen=True)
-
-    flow_name: str
-    node_name: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_pair(cls, data: Any) -> Any:
-        if isinstance(data, tuple | list) and len(data) == 2:
-            return {"flow_name": data[0], "node_name": data[1]}
-        return data
-
-
-class TurnRecord(DataModel):
-    """One turn as it is stored. Fields a newer version added are kept, so an older worker does not lose them."""
-
-    request: Message | None = None
-    response: Message | None = None
-    label: NodeLabel | None = None
-
-
-TurnView = tuple[Message | None, NodeLabel | None, Message | None]
-"""Request, label and response of one turn; `None` for what it does not have."""
-
-TurnLoader = Callable[[Sequence[int]], Awaitable[Mapping[int, TurnRecord]]]
-"""Reads stored turns by id; the ids that do not exist are missing from its answer."""
 
 
 class Turns:
@@ -86,6 +56,9 @@ class Turns:
         return [(context.requests.get(n), context.labels.get(n), context.responses.get(n)) for n in turn_ids]
 
 
+_BY_TURN = {"requests": "request", "responses": "response", "labels": "label"}  # and what a turn's record calls it
+
+
 class Context(BaseModel):
     """One dialog. Handlers read the turns and change `misc`; what they leave in it is committed with the turn."""
 
@@ -107,16 +80,110 @@ class Context(BaseModel):
     updated_at: int = Field(default_factory=time_ns)
     """When its last turn was committed, in nanoseconds since the epoch."""
 
-    _request_id: str | None = PrivateAttr(default=None)
-    _reply: bytes | None = PrivateAttr(default=None)
-    _load_turns: TurnLoader | None = PrivateAttr(default=None)
-    _interface: "MessengerInterfaceWithAttachments | None" = PrivateAttr(default=None)
-    _held: set[int] = PrivateAttr(default_factory=set)
-    """Turns that need no loading: they came with the context, or the store was asked for them."""
+    # Slots, not pydantic's private attributes: those are looked up by name in Python, several times in every turn.
+    __slots__ = ("_held", "_interface", "_load_turns", "_reply", "_request_id", "_running", "_stored")
+
+    if TYPE_CHECKING:
+        _held: set[int]  # turns that need no loading: they came with the context, or the store was asked for them
+        _interface: MessengerInterfaceWithAttachments | None
+        _load_turns: TurnLoader | None
+        _reply: bytes | None
+        _request_id: str | None
+        _running: TurnRecord | None  # the turn that runs, for as long as the others are not read
+        _stored: Callable[[], Mapping[int, TurnRecord]] | None  # reads the turns that came, until one is asked for
 
     def model_post_init(self, _context: Any, /) -> None:
         """Note which turns the context was made with."""
-        self._held.update(self.requests, self.labels, self.responses)
+        for name in self.__slots__:
+            object.__setattr__(self, name, None)
+        object.__setattr__(self, "_held", {*self.requests, *self.labels, *self.responses})
+
+    def hold_stored(self, turn_ids: Sequence[int], read: Callable[[], Mapping[int, TurnRecord]]) -> None:
+        """Have these turns in memory, but read them only when one is asked for: most turns of a bot look at none.
+
+        For whoever runs the turn; the context has no others yet. What `read` raises, the bot gets.
+        """
+        self._held.update(turn_ids)
+        self._stored = read
+        for name in _BY_TURN:
+            del self.__dict__[name]
+
+    def begin_turn(self, turn_id: int, request: Message) -> None:
+        """Make it the last turn, with its request. For whoever runs the turn."""
+        self.current_turn_id = turn_id
+        if self._stored is not None:
+            self._running = TurnRecord.model_construct(request=request)
+        else:
+            self.requests[turn_id] = request
+
+    def answer_turn(self, response: Message) -> None:
+        """Set the response of the last turn. For whoever runs the turn."""
+        if self._running is not None:
+            self._running.response = response
+        else:
+            self.responses[self.current_turn_id] = response
+
+    def turn(self, turn_id: int) -> TurnRecord:
+        """One turn in memory, to be stored."""
+        if self._running is not None and turn_id == self.current_turn_id:
+            return self._running
+        return TurnRecord.model_construct(
+            request=self.requests.get(turn_id), response=self.responses.get(turn_id), label=self.labels.get(turn_id)
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _BY_TURN:
+            self._read_stored()
+        super().__setattr__(name, value)
+
+    if not TYPE_CHECKING:  # or every misspelt attribute would be one
+
+        def __getattr__(self, name: str) -> Any:
+            if name in _BY_TURN:
+                self._read_stored()
+                return self.__dict__[name]
+            return super().__getattr__(name)
+
+    def _read_stored(self) -> None:
+        if self._stored is not None:
+            turns = dict(self._stored())
+            if self._running is not None:
+                turns[self.current_turn_id] = self._running
+            for name, part in _BY_TURN.items():
+                items = ((number, getattr(turn, part)) for number, turn in turns.items())
+                self.__dict__.setdefault(name, {number: item for number, item in items if item is not None})
+            self._stored = self._running = None
+
+    @model_serializer(mode="wrap")
+    def _with_stored(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        self._read_stored()
+        written: dict[str, Any] = write(self)
+        return written
+
+    def __iter__(self) -> Generator[tuple[str, Any], None, None]:
+        self._read_stored()
+        yield from super().__iter__()
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        self._read_stored()
+        return super().__repr_args__()
+
+    def __getstate__(self) -> dict[Any, Any]:
+        self._read_stored()
+        return {**super().__getstate__(), "slots": {name: getattr(self, name) for name in self.__slots__}}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        for name, value in state["slots"].items():
+            object.__setattr__(self, name, value)
+
+    def __eq__(self, other: object) -> bool:
+        for each in (self, other):
+            if isinstance(each, Context):
+                each._read_stored()
+        return super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as every model that can change
 
     @classmethod
     def answered(cls, ctx_id: str, reply: bytes, *, turn: int) -> Self:
@@ -159,6 +226,8 @@ class Context(BaseModel):
     @property
     def last_request(self) -> Message:
         """Request with the highest turn id in memory. Raises `ContextError` where there is none."""
+        if self._running is not None and self._running.request is not None:
+            return self._running.request
         request = _latest(self.requests)
         if request is None:
             raise ContextError(f"context {self.id!r} has no requests in memory")
@@ -167,6 +236,8 @@ class Context(BaseModel):
     @property
     def last_response(self) -> Message | None:
         """Response with the highest turn id in memory, `None` where there is none."""
+        if self._running is not None and self._running.response is not None:
+            return self._running.response
         return _latest(self.responses)
 
     @property
@@ -200,10 +271,19 @@ class Context(BaseModel):
                 self.responses.setdefault(turn_id, turn.response)
         self._held.update(missing)
 
+    def __copy__(self) -> Self:
+        return self._with_slots_of(super().__copy__())
+
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        self._read_stored()
+        return self._with_slots_of(super().__deepcopy__(memo))
+
+    def _with_slots_of(self, copied: Self) -> Self:
         # A copy shares what leads to connections, which cannot be copied.
-        shared = {id(part): part for part in (self._load_turns, self._interface)}
-        return super().__deepcopy__({**(memo or {}), **shared})
+        for name in self.__slots__:
+            object.__setattr__(copied, name, getattr(self, name))
+        object.__setattr__(copied, "_held", set(self._held))
+        return copied
 
 
 def _latest(items: Mapping[int, Item]) -> Item | None:

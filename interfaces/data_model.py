@@ -6,6 +6,7 @@ Messages, attachments and contexts are built on this.
 """
 
 import math
+from functools import cache
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -102,17 +103,23 @@ class DataModel(BaseModel):
 
     @model_validator(mode="after")
     def _extra_is_not_pickled(self) -> Self:
-        _refuse_pickled(self.model_extra or {})
+        if self.__pydantic_extra__:
+            _refuse_pickled(self.__pydantic_extra__)
         return self
 
     @model_serializer(mode="wrap", when_used="json")
     def _compact(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Before `write`, which would fail on such values without saying where they are.
-        extra = json_object(self.model_extra or {})
-        fields = type(self).model_fields
+        extra = json_object(self.__pydantic_extra__) if self.__pydantic_extra__ else {}
+        may_be_left_out = _none_by_default(type(self))
         written: dict[str, Any] = write(self)
         return {
             name: extra.get(name, value)
             for name, value in written.items()
-            if value is not None or name not in fields or fields[name].default is not None
+            if value is not None or name not in may_be_left_out
         }
+
+
+@cache
+def _none_by_default(model: type[BaseModel]) -> frozenset[str]:
+    return frozenset(name for name, field in model.model_fields.items() if field.default is None)

@@ -16,7 +16,7 @@ from interfaces.encryption import Keys, require_plain
 from interfaces.envelope import DEFAULT_LIMITS, DIRECT_REPLY, JSON, PERSISTENT, VERSION, Request
 from interfaces.errors import DecryptionFailed, Reason, RequestRejected
 from interfaces.limits import Limits, require_size
-from interfaces.messages import Message
+from interfaces.messages import Message, message_json
 from interfaces.sealed_bodies import Opened, is_sealed, open_reply
 from interfaces.topology import Topology
 from interfaces.unsafe import refuse_unsafe
@@ -68,7 +68,7 @@ def encode_reply(
     """Body of the reply to `request`. Raises `RequestRejected(reply-invalid)` where it cannot travel, or is too large,
     or `misc` is."""
     try:
-        message = None if response is None else response.model_dump(mode="json")
+        message = None if response is None else message_json(response)
         refuse_unsafe(message)
         body = _reply_body(request.ctx_id, request.request_id, turn, "ok", message)
         encoded = to_json(body | {"misc": json_object(misc)} if misc else body)

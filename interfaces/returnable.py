@@ -35,10 +35,11 @@ class Returnable:
             if not self._by_context[ctx_id]:
                 del self._by_context[ctx_id]
 
-    def acknowledged(self, ctx_id: str, unsettled: int) -> None:
-        """Note that a request was acknowledged, after which `unsettled` deliveries of the channel are not."""
-        # At most so many acknowledgements were sent up to this one. Noted late, it counts as a later one: for longer.
-        self._acknowledged.append((self._delivered - unsettled, ctx_id))
+    def acknowledged(self, ctx_id: str) -> None:
+        """Note that a request was acknowledged."""
+        # No more acknowledgements than deliveries were sent up to this one. How many fewer is not asked: those of one
+        # tick of the event loop leave in another order than they were made in.
+        self._acknowledged.append((self._delivered, ctx_id))
         self._by_context[ctx_id] += 1
 
     def of(self, ctx_id: str) -> int:

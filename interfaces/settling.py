@@ -136,11 +136,12 @@ class Settler:
         exclusive queue has not survived that anyway.
         """
         while True:
-            was_whole = reply.routing_key.startswith(SERVER_NAMED) or self._is_whole(WHOLE_SECONDS)
+            began = asyncio.get_running_loop().time()
             try:
                 return await self._patiently(reply)
             except Unroutable:
-                if was_whole:
+                lasted = asyncio.get_running_loop().time() - began
+                if reply.routing_key.startswith(SERVER_NAMED) or self._is_whole(WHOLE_SECONDS + lasted):
                     raise
                 await asyncio.sleep(WHOLE_SECONDS / 20)
 
@@ -165,10 +166,21 @@ class Settler:
         await self._retrying()(ensure)
 
     async def _patiently(self, message: Outgoing) -> None:
+        failures: list[Exception] = []
+        try:
+            await self._broker.publish(message)
+        except (BrokerUnavailable, BrokerRefused) as error:
+            failures.append(error)
+        else:
+            return  # Nearly always: without what it costs to set up the retries.
+
+        async def again() -> None:
+            if failures:
+                raise failures.pop()
+            await self._broker.publish(message)
+
         is_direct = message.exchange == "" and message.routing_key.startswith(DIRECT_REPLY)
-        await self._retrying(_Failures(DIRECT_REPLY_FAILURES) if is_direct else stop_never)(
-            self._broker.publish, message
-        )
+        await self._retrying(_Failures(DIRECT_REPLY_FAILURES) if is_direct else stop_never)(again)
 
     def _retrying(self, stop: Callable[[RetryCallState], bool] = stop_never) -> AsyncRetrying:
         # Refused counts as away here: permissions and credentials are mended while the worker waits with the outcome.

@@ -22,8 +22,10 @@ def keep_supported(message: M, types: Collection[type]) -> tuple[M, list[str]]:
     A base class stands for all that is derived from it; `DataModel` for everything. A media group is kept where its own
     type is among `types`, with those of its members that are, and goes with the last of them.
     """
+    before: Sequence[BaseModel] | None = getattr(message, "attachments", None)
+    if not before:
+        return message, []
     dropped: list[str] = []
-    before: Sequence[BaseModel] = getattr(message, "attachments", None) or []
     kept = [found for attachment in before if (found := _kept(attachment, tuple(types), dropped)) is not None]
     return (message.model_copy(update={"attachments": kept}) if dropped else message), dropped
 

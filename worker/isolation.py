@@ -29,18 +29,17 @@ class Isolation:
         self._none_shares = asyncio.Event()
         self._no_suspects = asyncio.Event()
 
-    @asynccontextmanager
-    async def shared(self) -> AsyncIterator[None]:
-        """Run beside others, once no suspect runs or waits."""
+    async def enter_shared(self) -> None:
+        """Begin to run beside others, once no suspect runs or waits. Every turn does: hence no context manager."""
         while self._suspects:
             await self._no_suspects.wait()
         self._sharing += 1
-        try:
-            yield
-        finally:
-            self._sharing -= 1
-            if self._sharing == 0:
-                self._none_shares.set()
+
+    def leave_shared(self) -> None:
+        """Run no more beside others."""
+        self._sharing -= 1
+        if self._sharing == 0:
+            self._none_shares.set()
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:

@@ -8,12 +8,15 @@ from time import time_ns
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import to_json
 
-from interfaces.context import Context, TurnRecord
-from interfaces.data_model import JsonObject
+from interfaces.context import Context
+from interfaces.data_model import JsonObject, json_object
 from interfaces.envelope import first_fault
 from interfaces.errors import Reason, RequestRejected
 from interfaces.limits import Limits, require_size
+from interfaces.messages import message_json
+from interfaces.turn_records import TurnRecord
 
 LAYOUT: Final = 1
 
@@ -31,26 +34,38 @@ class MainRecord(BaseModel):
 
 
 def read_context(ctx_id: str, version: int, main: bytes | None, turns: Mapping[int, bytes]) -> Context:
-    """The stored context, new where `main` is `None`. Raises `RequestRejected(context-invalid)`."""
+    """The stored context, new where `main` is `None`; its turns are read when the first of them is asked for.
+
+    Raises `RequestRejected(context-invalid)`, for a turn whoever asks for one.
+    """
     try:
         record = MainRecord.model_validate_json(main) if main is not None else _new_main()
-        records = {number: read_turn(turn) for number, turn in turns.items()}
     except ValidationError as error:
-        raise RequestRejected(
-            Reason.CONTEXT_INVALID,
-            "what is stored for this dialog cannot be read",
-            internal=f"stored context {ctx_id!r}: {first_fault(error)}",
-        ) from error
-    return Context(
+        raise _unreadable(ctx_id, error) from error
+    context = Context.model_construct(  # `record` is checked, and has all that a context checks of these.
         id=ctx_id,
         current_turn_id=version,
         created_at=record.created_at,
         updated_at=record.updated_at,
         misc=record.misc,
         framework_data=record.framework_data,
-        requests={number: turn.request for number, turn in records.items() if turn.request is not None},
-        responses={number: turn.response for number, turn in records.items() if turn.response is not None},
-        labels={number: turn.label for number, turn in records.items() if turn.label is not None},
+    )
+
+    def read() -> dict[int, TurnRecord]:
+        try:
+            return {number: read_turn(turn) for number, turn in turns.items()}
+        except ValidationError as error:
+            raise _unreadable(ctx_id, error) from error
+
+    context.hold_stored(tuple(turns), read)
+    return context
+
+
+def _unreadable(ctx_id: str, error: ValidationError) -> RequestRejected:
+    return RequestRejected(
+        Reason.CONTEXT_INVALID,
+        "what is stored for this dialog cannot be read",
+        internal=f"stored context {ctx_id!r}: {first_fault(error)}",
     )
 
 
@@ -61,24 +76,24 @@ def read_turn(stored: bytes) -> TurnRecord:
 
 def write_main(context: Context) -> bytes:
     """The main record of a context. Raises `ValueError` where misc or framework data is not JSON."""
-    record = MainRecord.model_construct(
-        layout=LAYOUT,
-        created_at=context.created_at,
-        updated_at=time_ns(),
-        misc=context.misc,
-        framework_data=context.framework_data,
+    return to_json(
+        {
+            "layout": LAYOUT,
+            "created_at": context.created_at,
+            "updated_at": time_ns(),
+            "misc": json_object(context.misc),
+            "framework_data": json_object(context.framework_data),
+        }
     )
-    return record.model_dump_json().encode()
 
 
 def write_turn(context: Context, turn_id: int) -> bytes:
     """One turn of a context. Raises `ValueError` where a message is not JSON."""
-    record = TurnRecord(
-        request=context.requests.get(turn_id),
-        response=context.responses.get(turn_id),
-        label=context.labels.get(turn_id),
-    )
-    return record.model_dump_json().encode()
+    turn = context.turn(turn_id)
+    if turn.label is not None or turn.model_extra:
+        return turn.model_dump_json().encode()
+    said = (("request", turn.request), ("response", turn.response))
+    return to_json({name: message_json(message) for name, message in said if message is not None})
 
 
 def write(

@@ -20,11 +20,12 @@ from weakref import WeakKeyDictionary
 from interfaces.bot_signals import Reject, Retry
 from interfaces.broker_attachments import BrokerAttachments
 from interfaces.brokers import Channel
-from interfaces.context import Context, TurnRecord
+from interfaces.context import Context
 from interfaces.envelope import Request, decode_body
 from interfaces.errors import Reason, RequestRejected, StoreUnavailable, TurnAbandoned, VersionConflict
 from interfaces.messages import Message
 from interfaces.reply_bodies import encode_reply
+from interfaces.turn_records import TurnRecord
 from worker import records
 from worker.apps import App, HandlerApp, RunnerApp
 from worker.bot_runs import BotRuns, Run, store_of
@@ -84,6 +85,7 @@ class TurnRunner:
     ) -> None:
         self._store = store
         self._settings = settings
+        self._limits = settings.limits
         self._current = current
         self._interface = interface
         self._returnable = returnable
@@ -135,9 +137,10 @@ class TurnRunner:
         Not when the channel opens: a waiting consumer may be promoted hours later, and its epoch must be higher than
         the one of the consumer it follows. Raises `TurnAbandoned` where the channel was lost before that.
         """
-        if channel not in self._epochs:
-            self._epochs[channel] = asyncio.ensure_future(self._claim(channel))
-        return await asyncio.shield(self._epochs[channel])
+        epoch = self._epochs.get(channel)
+        if epoch is None:
+            epoch = self._epochs[channel] = asyncio.ensure_future(self._claim(channel))
+        return epoch.result() if epoch.done() else await asyncio.shield(epoch)
 
     async def _claim(self, channel: Channel) -> int:
         epoch = await while_store_is_away(self._store.claim)
@@ -177,10 +180,13 @@ class TurnRunner:
 
     async def _isolated(self, turn: _Turn) -> Context:
         """Load, run and commit: beside others, or alone where the turn may be what ended its last processes."""
-        async with self._isolation.shared():
+        await self._isolation.enter_shared()
+        try:
             loaded = await self._load(turn, counted=self._shared_starts)
             if loaded.starts <= self._shared_starts:
                 return await self._run_and_commit(turn, loaded)
+        finally:
+            self._isolation.leave_shared()
         logger.warning(
             "request %r was started %d times and never finished: it runs alone in this process",
             turn.request.request_id,
@@ -230,10 +236,10 @@ class TurnRunner:
         turn_id = context.current_turn_id
         if response is not None and self._interface is not None:
             response = await self._interface.sent(response)
-            if turn_id in context.responses:
-                context.responses[turn_id] = response
-        reply = encode_reply(request, response, context.misc, turn_id, self._settings.limits)
-        main, turns = records.write(context, turn_id, older_turns, self._settings.limits)
+            if context.turn(turn_id).response is not None:
+                context.answer_turn(response)
+        reply = encode_reply(request, response, context.misc, turn_id, self._limits)
+        main, turns = records.write(context, turn_id, older_turns, self._limits)
         returnable = self._returnable(request)
         new = Turn(request.ctx_id, request.request_id, loaded.version, main, turns, reply, loaded.revision, returnable)
         context.commit(await while_store_is_away(self._store.commit, new))
@@ -245,7 +251,7 @@ class TurnRunner:
         message, misc = request.message, request.update_ctx_misc
         if turn.has_run:
             # The bot may have changed what it was given before it failed: take it from the wire again.
-            body = decode_body(request.body, self._settings.limits)
+            body = decode_body(request.body, self._limits)
             message, misc = self._received(body.message), body.update_ctx_misc
         turn.has_run = True
         bot = partial(self._run_bot, request, message, misc, loaded)
@@ -268,16 +274,14 @@ class TurnRunner:
         context = records.read_context(request.ctx_id, loaded.version, loaded.main, loaded.turns)
         context.connect(request.request_id, _turn_loader(store, request.ctx_id), self._interface)
         context.misc.update(update_ctx_misc or {})
-        turn_id = loaded.version + 1
-        context.current_turn_id = turn_id
-        context.requests[turn_id] = message
+        context.begin_turn(loaded.version + 1, message)
         if isinstance(self._bot, HandlerApp):
             response = await self._bot.answer(context, run.thread_started)
         else:
             ran = await self._bot.run(message, context.id, update_ctx_misc)
             context.misc, response = dict(ran.misc), ran.last_response
         if response is not None:
-            context.responses[turn_id] = response
+            context.answer_turn(response)
         return _Ran(context, response)
 
     def _received(self, message: Message) -> Message:

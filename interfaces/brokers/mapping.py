@@ -5,8 +5,7 @@ again cannot mend (credentials, permissions, other arguments) is `BrokerRefused`
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from aiormq import exceptions as amqp
 from pamqp.exceptions import PAMQPException
@@ -33,22 +32,33 @@ CONNECTION_LOST: tuple[type[Exception], ...] = (
 )
 
 
-@contextmanager
-def amqp_errors(doing: str) -> Iterator[None]:
+class amqp_errors:  # noqa: N801 - used as a statement, and no generator: every publish is in one
     """Run client library calls; raise their errors as ours, with `doing` ("publishing to ...") in the text."""
-    try:
+
+    __slots__ = ("_doing", "_strays")
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
         # aiormq cancels the tasks that wait on a connection it closes.
-        with stray_cancellations_caught():
-            yield
-    except SwitchboardError:
-        raise
-    except StrayCancellationError as error:
-        raise BrokerUnavailable(f"{doing}: the connection was closed") from error
-    except Exception as error:
+        self._strays = stray_cancellations_caught()
+
+    def __enter__(self) -> None:
+        self._strays.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._strays.__exit__(kind, error, trace)
+        except StrayCancellationError as stray:
+            raise BrokerUnavailable(f"{self._doing}: the connection was closed") from stray
+        if isinstance(error, StrayCancellationError):
+            raise BrokerUnavailable(f"{self._doing}: the connection was closed") from error
+        if isinstance(error, SwitchboardError):
+            return
         # aiormq rejects the futures of a connection closed without a reason with the bare class `Exception`.
         if isinstance(error, CONNECTION_LOST) or type(error) is Exception:
-            raise mapped(error, doing) from error
-        raise
+            raise mapped(error, self._doing) from error
 
 
 def mapped(error: Exception, doing: str) -> SwitchboardError:

@@ -5,10 +5,11 @@ raises on an `expiration` it cannot read.
 """
 
 from dataclasses import fields
+from struct import Struct
 from typing import Any, Final
 from uuid import uuid4
 
-from pamqp import commands
+from pamqp import commands, constants
 
 from interfaces.brokers import Properties
 
@@ -38,14 +39,46 @@ class AbsentId(str):
 
 def to_amqp(properties: Properties) -> commands.Basic.Properties:
     """Properties to publish, absent ones absent."""
-    known: dict[str, Any] = {name: getattr(properties, name) for name in NAMES}
-    if not known["message_id"]:
+    known: dict[str, Any] = {name: value for name in NAMES if (value := getattr(properties, name)) is not None}
+    if not known.get("message_id"):
         known["message_id"] = AbsentId(uuid4().hex)
     # pamqp's constructor refuses delivery modes that the broker takes from others.
-    delivery_mode = known.pop("delivery_mode")
+    delivery_mode = known.pop("delivery_mode", None)
     encoded = commands.Basic.Properties(**known)
     encoded.delivery_mode = delivery_mode
     return encoded
+
+
+def plain_header(channel: int, properties: Properties, body_size: int) -> bytes | None:
+    """The header frame of a message with the properties that a reply has and no others; `None` for any other message.
+
+    pamqp asks each of 14 properties for its type and its value. Laid out as AMQP 0-9-1, 2.3.5.2 and 4.2.6.1, says.
+    """
+    content_type, message_id, correlation_id = (
+        properties.content_type,
+        properties.message_id,
+        properties.correlation_id,
+    )
+    if not (content_type and message_id and correlation_id and properties.delivery_mode in (1, 2)):
+        return None
+    if any(getattr(properties, name) is not None for name in _BESIDE_PLAIN):
+        return None
+    texts = [text.encode() for text in (content_type, correlation_id, message_id)]
+    if max(map(len, texts)) > _LONGEST:
+        return None
+    first, *rest = (bytes((len(text),)) + text for text in texts)
+    payload = _HEADER.pack(_BASIC, 0, body_size, _PLAIN_FLAGS) + first + bytes((properties.delivery_mode,))
+    payload += b"".join(rest)
+    return _FRAME.pack(constants.FRAME_HEADER, channel, len(payload)) + payload + constants.FRAME_END_CHAR
+
+
+_FRAME: Final = Struct(">BHI")
+_HEADER: Final = Struct(">HHQH")
+_BASIC: Final = commands.Basic.frame_id
+_PLAIN: Final = ("content_type", "delivery_mode", "correlation_id", "message_id")
+_PLAIN_FLAGS: Final = sum(commands.Basic.Properties.flags[name] for name in _PLAIN)
+_BESIDE_PLAIN: Final = tuple(name for name in NAMES if name not in _PLAIN)
+_LONGEST: Final = 255
 
 
 def from_amqp(properties: commands.Basic.Properties) -> tuple[Properties, int]:

@@ -5,13 +5,13 @@ import asyncio
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelNotFoundEntity
-from pamqp import commands
 
 from interfaces.brokers import Outgoing, declare
 from interfaces.brokers.bounded import bounded
 from interfaces.brokers.link import Link, close_channel
 from interfaces.brokers.mapping import amqp_errors
 from interfaces.brokers.properties import to_amqp
+from interfaces.brokers.tick_writes import TickPublishes, can_write
 from interfaces.errors import BrokerUnavailable, HeadersTooLarge, PublishTimeout, Unroutable
 
 MAX_PROPERTIES_BYTES = 131_072 - 64
@@ -22,9 +22,25 @@ broker closes the connection over a larger one."""
 class _PublishingChannel:
     """A channel with confirms and the number of publishes that wait for theirs."""
 
-    def __init__(self, raw: AbstractChannel) -> None:
+    def __init__(self, raw: AbstractChannel, timeout: float) -> None:
         self.raw = raw
         self.waiting = 0
+        self._timeout = timeout
+        self._ticks = TickPublishes(raw, timeout) if can_write(raw) else None
+
+    async def publish(self, message: Outgoing) -> None:
+        """Publish and wait for the confirm. Raises what the client library raises."""
+        if self._ticks is not None:
+            await self._ticks.publish(message)
+            return
+        await self.raw.basic_publish(
+            message.body,
+            exchange=message.exchange,
+            routing_key=message.routing_key,
+            properties=to_amqp(message.properties),
+            mandatory=message.mandatory,
+            timeout=self._timeout,
+        )
 
 
 class Publisher:
@@ -34,12 +50,12 @@ class Publisher:
         self._link = link
         self._timeout = timeout
         self._lock = asyncio.Lock()
+        self._opening = 0
         self._current: _PublishingChannel | None = None
 
     async def publish(self, message: Outgoing) -> None:
         """Publish and wait for the confirm; see `interfaces.brokers.Broker.publish`."""
-        properties = to_amqp(message.properties)
-        if message.properties.headers and (size := len(properties.marshal())) > MAX_PROPERTIES_BYTES:
+        if message.properties.headers and (size := len(to_amqp(message.properties).marshal())) > MAX_PROPERTIES_BYTES:
             raise HeadersTooLarge(
                 f"properties and headers have {size} bytes, at most {MAX_PROPERTIES_BYTES} fit a frame"
             )
@@ -47,7 +63,7 @@ class Publisher:
         channel.waiting += 1
         try:
             with amqp_errors(f"publishing to {message.exchange or 'queue'} {message.routing_key!r}"):
-                await self._publish_on(channel.raw, message, properties)
+                await self._publish_on(channel, message)
         except BrokerUnavailable as error:
             self._retire(channel)
             if _names_missing_exchange(error, message.exchange):
@@ -58,30 +74,30 @@ class Publisher:
             if channel is not self._current and channel.waiting == 0:
                 await close_channel(channel.raw)
 
-    async def _publish_on(
-        self, channel: AbstractChannel, message: Outgoing, properties: commands.Basic.Properties
-    ) -> None:
+    async def _publish_on(self, channel: _PublishingChannel, message: Outgoing) -> None:
         try:
-            await channel.basic_publish(
-                message.body,
-                exchange=message.exchange,
-                routing_key=message.routing_key,
-                properties=properties,
-                mandatory=message.mandatory,
-                timeout=self._timeout,
-            )
+            await channel.publish(message)
         except TimeoutError as error:
             where = f"{message.exchange or 'queue'} {message.routing_key!r}"
             raise PublishTimeout(f"publishing to {where}: no confirm within {self._timeout:g} s") from error
 
     async def _get(self) -> _PublishingChannel:
+        if self._current is not None and not self._current.raw.is_closed and not self._opening:
+            return self._current
+        self._opening += 1  # Whoever comes later does not overtake those that wait here.
+        try:
+            return await self._opened()
+        finally:
+            self._opening -= 1
+
+    async def _opened(self) -> _PublishingChannel:
         async with self._lock:
             if self._current is None or self._current.raw.is_closed:
                 connection = await self._link.get()
                 await self._until_not_blocked(connection)
                 with amqp_errors("opening a channel to publish"):
                     raw = await bounded(declare.raw_channel(connection, confirms=True), self._timeout)
-                    self._current = _PublishingChannel(raw)
+                    self._current = _PublishingChannel(raw, self._timeout)
             return self._current
 
     async def _until_not_blocked(self, connection: AbstractConnection) -> None:

@@ -16,17 +16,23 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import ChannelClosed
 from pamqp import commands
 
-from interfaces.brokers import Channel, Delivery, Outgoing, QueueState, declare, tolerant_decoding
-from interfaces.brokers.link import Link, close_channel
+from interfaces.brokers import Channel, Delivery, Outgoing, QueueState, declare, quick_reading, tolerant_decoding
+from interfaces.brokers.bounded import bounded
+from interfaces.brokers.link import CLOSE_SECONDS, Link, close_channel
 from interfaces.brokers.mapping import CONNECTION_LOST, amqp_errors, describe
 from interfaces.brokers.properties import from_amqp
 from interfaces.brokers.publisher import Publisher
+from interfaces.brokers.tick_writes import acknowledge, can_write, deliver_directly
 from interfaces.errors import BrokerRefused, BrokerUnavailable
 from interfaces.topology import GENERATIONS_AHEAD, Topology, reply_queue_arguments
 
 logger = logging.getLogger(__name__)
 
+CONSUMER = "requests"
+"""Consumer tag; unique in its channel, which is all that is asked of one."""
+
 tolerant_decoding.install()
+quick_reading.install()
 
 
 class RabbitMQChannel:
@@ -39,6 +45,9 @@ class RabbitMQChannel:
         self._channel = channel
         self._prefetch = prefetch
         self._unsettled: dict[int, float] = {}
+        self._settled: list[int] = []
+        """Tags to be acknowledged at the end of this tick."""
+        self._acknowledging: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
         channel.closing.add_done_callback(self._on_closed)
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
@@ -69,14 +78,35 @@ class RabbitMQChannel:
     async def ack(self, delivery: Delivery) -> None:
         """Settle; silent on a closed channel."""
         if self.is_open:
-            self._unsettled.pop(delivery.tag, None)
-            with suppress(*CONNECTION_LOST):
-                await self._channel.basic_ack(delivery.tag, wait=False)
+            if self._unsettled.pop(delivery.tag, None) is None:
+                await self._acknowledge()  # Not outstanding: the broker shall say so, and closes the channel over it.
+            self._settled.append(delivery.tag)
+            if self._acknowledging is None or self._acknowledging.done():
+                self._acknowledging = asyncio.create_task(self._acknowledge(), name=f"acknowledge on {self.queue}")
 
     async def close(self) -> None:
         """Close the channel, which returns its unacknowledged deliveries to the head of the queue."""
         self._closed.set()
-        await close_channel(self._channel)
+        try:
+            with suppress(TimeoutError):
+                await bounded(self._all_acknowledged(), CLOSE_SECONDS)
+        finally:
+            await close_channel(self._channel)
+
+    async def _all_acknowledged(self) -> None:
+        # A write that waits for room in the client library's queue would be overtaken by the closing of the channel.
+        if self._acknowledging is not None and not self._acknowledging.done():
+            await asyncio.wait({self._acknowledging})
+        await self._acknowledge()
+
+    async def _acknowledge(self) -> None:
+        """Send the acknowledgements of this tick. May be repeated."""
+        with suppress(*CONNECTION_LOST):
+            while self._settled:
+                if can_write(self._channel):
+                    await acknowledge(self._channel, self._settled, self._unsettled)
+                else:
+                    await self._channel.basic_ack(self._settled.pop(0), wait=False)
 
     def delivered(self, message: DeliveredMessage) -> Delivery:
         """Note and translate what the broker delivers."""
@@ -90,6 +120,8 @@ class RabbitMQChannel:
         if isinstance(error, ChannelClosed) and self.has_begun and self.is_open:
             logger.warning("the broker closed the channel that consumes %s: %s", self.queue, describe(error))
         self._closed.set()
+        if self._acknowledging is not None:
+            self._acknowledging.cancel()  # It may wait for a connection that writes nothing any more.
 
     def _on_cancelled_by_broker(self, _: commands.Basic.Cancel) -> None:
         # The queue was deleted or lost its leader. The channel stays open without a consumer: close it, so that
@@ -168,11 +200,12 @@ class RabbitMQBroker:
                 async def on_message(message: DeliveredMessage) -> None:
                     deliver(channel.delivered(message))
 
+                is_direct = deliver_directly(raw, CONSUMER, lambda message: deliver(channel.delivered(message)))
                 await raw.basic_qos(prefetch_count=prefetch)
                 if lock is not None:
                     await raw.queue_declare(lock, exclusive=True, auto_delete=True)
                     await raw.basic_consume(lock, _ignore)
-                await raw.basic_consume(queue, on_message)
+                await raw.basic_consume(queue, _ignore if is_direct else on_message, consumer_tag=CONSUMER)
             channel.has_begun = True
             undoing.pop_all()
         return channel

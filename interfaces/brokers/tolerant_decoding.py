@@ -62,7 +62,8 @@ def _timestamp(value: bytes) -> tuple[int, datetime]:
     return 8, RawTimestamp.of(raw) if raw > LAST_SECOND else datetime.fromtimestamp(raw, UTC)
 
 
-def _short_string(value: bytes) -> tuple[int, str]:
+def short_string(value: bytes) -> tuple[int, str]:
+    """Bytes taken, and the text of up to 255 bytes that `value` begins with."""
     end = 1 + value[0]
     try:
         return end, value[1:end].decode()
@@ -87,7 +88,7 @@ def _header_table(value: bytes) -> tuple[int, dict[str, Any]]:
 def _table(entries: bytes, depth: int) -> dict[str, Any]:
     table: dict[str, Any] = {}
     while entries:
-        key_length, key = _short_string(entries)
+        key_length, key = short_string(entries)
         length, table[key] = _value(entries[key_length:], depth)
         entries = entries[key_length + length :]
     return table
@@ -130,7 +131,7 @@ def _encoded_value(value: Any) -> bytes:
 
 def install() -> None:
     """Replace the decoders and encoders. May be repeated."""
-    decode.METHODS["shortstr"] = _short_string
+    decode.METHODS["shortstr"] = short_string
     decode.METHODS["timestamp"] = _timestamp
     decode.METHODS["table"] = _header_table
     decode.TABLE_MAPPING[b"S"] = _long_string

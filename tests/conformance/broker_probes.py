@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import aio_pika
 import pytest
@@ -81,7 +81,7 @@ async def publish_numbers(broker: Broker, topology: Topology, numbers: range, ct
     return topology.queue_of(slot(ctx_id))
 
 
-def in_decimal(numbers: range) -> list[bytes]:
+def in_decimal(numbers: Iterable[int]) -> list[bytes]:
     """The bodies that `publish_numbers` publishes."""
     return [b"%d" % number for number in numbers]
 

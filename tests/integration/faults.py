@@ -178,12 +178,13 @@ def rounds(contexts: Iterable[str], numbers: range) -> dict[str, list[str]]:
     return {ctx_id: [str(number) for number in numbers] for ctx_id in contexts}
 
 
-async def send_all(client: BrokerClient, sent: Sent, *, timeout: float = PATIENCE) -> None:
-    """Send everything, contexts side by side, each context's messages in order."""
+async def send_all(client: BrokerClient, sent: Sent, *, timeout: float = PATIENCE, pause: float = 0) -> None:
+    """Send everything, contexts side by side, each context's messages in order, with `pause` seconds between them."""
 
     async def send(ctx_id: str) -> None:
         for text in sent[ctx_id]:
             await client.send(text, ctx_id, timeout=timeout)
+            await asyncio.sleep(pause)
 
     await asyncio.gather(*(send(ctx_id) for ctx_id in sent))
 

@@ -58,7 +58,7 @@ async def test_a_broker_restarted_under_load_loses_doubles_and_reorders_nothing(
         slots = await slots_of(own_broker, topology)
         broker = ObservedBroker(own_broker.url)
         async with running(Worker(bot, settings, broker=broker)):
-            sending = asyncio.create_task(send_all(client, rounds(CONTEXTS, GOING_ON), timeout=2 * PATIENCE))
+            sending = asyncio.create_task(send_all(client, rounds(CONTEXTS, GOING_ON), timeout=2 * PATIENCE, pause=0.3))
             await until(lambda: len(bot.runs) > 100, "turns run")
             before = len(bot.runs)
             assert not sending.done()

@@ -53,6 +53,11 @@ class LocalServer(Server):
         self._pid = 0
 
     @property
+    def pid(self) -> int:
+        """Process id of the server, once started."""
+        return self._pid
+
+    @property
     def is_running(self) -> bool:
         """Whether it was started, and neither stopped nor killed since."""
         return self._guard is not None

@@ -143,7 +143,7 @@ def test_a_context_is_what_an_interface_expects_of_chatsky() -> None:
         id="ada",
         current_turn_id=4,
         misc={"n": 1},
-        labels={4: ours.context.NodeLabel(flow_name="f", node_name="n")},
+        labels={4: ours.turn_records.NodeLabel(flow_name="f", node_name="n")},
         requests={4: ours.Message("hi")},
         responses={4: ours.Message("hello")},
     )

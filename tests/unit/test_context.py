@@ -1,16 +1,18 @@
 """Contexts: what is in memory, what is loaded on demand, and what of them is JSON."""
 
 import copy
+import pickle
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from unittest import mock
 
 import pytest
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from interfaces.context import Context, ContextError, NodeLabel, TurnRecord
+from interfaces.context import Context, ContextError
 from interfaces.messages import Message
+from interfaces.turn_records import NodeLabel, TurnRecord
 
 with mock.patch("nest_asyncio.apply"):  # which would replace asyncio's loops and `run` for every test of the process
     from chatsky.core.node_label import AbsoluteNodeLabel
@@ -181,3 +183,61 @@ def test_misc_and_framework_data_must_be_json_when_written(field: str) -> None:
 def test_a_turn_record_is_compact_and_keeps_what_a_newer_version_added() -> None:
     stored = '{"request":{"text":"q"},"mood":"good"}'
     assert TurnRecord.model_validate_json(stored).model_dump_json() == stored
+
+
+def test_turns_that_came_stored_are_read_when_one_is_asked_for() -> None:
+    reads: list[None] = []
+
+    def read() -> dict[int, TurnRecord]:
+        reads.append(None)
+        return {1: TurnRecord(request=Message("one"), response=Message("first"))}
+
+    context = Context(id="c", current_turn_id=1)
+    context.hold_stored([1], read)
+    context.begin_turn(2, Message("two"))
+    assert (context.last_request.text, reads) == ("two", [])
+    assert context.last_response is not None
+    assert (context.last_response.text, len(reads)) == ("first", 1)
+    context.answer_turn(Message("second"))
+    assert {n: message.text for n, message in context.requests.items()} == {1: "one", 2: "two"}
+    assert {n: message.text for n, message in context.responses.items()} == {1: "first", 2: "second"}
+    assert len(reads) == 1
+
+
+@pytest.mark.parametrize("look", [Context.model_dump, copy.deepcopy, lambda context: context == context.model_copy()])
+def test_stored_turns_are_in_every_dump_copy_and_comparison(look: Callable[[Context], object]) -> None:
+    context = Context(id="c", current_turn_id=1)
+    context.hold_stored([1], lambda: {1: TurnRecord(request=Message("one"))})
+    look(context)
+    assert "requests" in vars(context)
+    assert context.model_dump()["requests"][1]["text"] == "one"
+
+
+def test_a_stored_turn_that_cannot_be_read_is_told_to_who_asks_each_time() -> None:
+    def read() -> dict[int, TurnRecord]:
+        raise ValueError("no record")
+
+    context = Context(id="c", current_turn_id=1)
+    context.hold_stored([1], read)
+    context.begin_turn(2, Message("two"))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no record"):
+            _ = context.responses
+
+
+def test_fields_that_are_set_whole_are_kept_with_stored_turns_unread() -> None:
+    context = Context(id="c", current_turn_id=1)
+    context.hold_stored([1], lambda: {1: TurnRecord(request=Message("one"), response=Message("first"))})
+    context.begin_turn(2, Message("two"))
+    context.labels = {2: NodeLabel(flow_name="flow", node_name="node")}
+    context.answer_turn(Message("second"))
+    turn = context.turn(2)
+    assert (turn.request, turn.response) == (Message("two"), Message("second"))
+    assert turn.label == NodeLabel(flow_name="flow", node_name="node")
+
+
+def test_a_context_is_pickled_whole() -> None:
+    context = Context(id="c", requests={1: Message("one")}, current_turn_id=1)
+    context.commit(b"reply")
+    again = pickle.loads(pickle.dumps(context))  # noqa: S301 - made in the same line
+    assert (again, again.committed_reply, again.last_request.text) == (context, b"reply", "one")

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from interfaces.brokers import Delivery, Properties
 from interfaces.brokers.properties import from_amqp, to_amqp
 from interfaces.brokers.tolerant_decoding import RawText, RawTimestamp, install
-from interfaces.context import TurnRecord
 from interfaces.data_model import json_object
 from interfaces.envelope import decode_request
 from interfaces.errors import RequestRejected
 from interfaces.topology import Topology, slot
+from interfaces.turn_records import TurnRecord
 from tests.fuzz.mutation import KEYS, TAGS, Mutator
 from tests.fuzz.reproducer import corpus_file
 from tests.fuzz.whole_worker import REPLY_QUEUE, TOPOLOGY, run_batch

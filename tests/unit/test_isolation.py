@@ -1,13 +1,23 @@
 """Isolation: turns share the process, a suspect has it alone, and nobody waits for ever."""
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.isolation import Isolation, shared_starts
+
+
+@asynccontextmanager
+async def shared(isolation: Isolation) -> AsyncIterator[None]:
+    await isolation.enter_shared()
+    try:
+        yield
+    finally:
+        isolation.leave_shared()
 
 
 class Turns:
@@ -21,7 +31,7 @@ class Turns:
 
     def begin(self, name: str, *, alone: bool = False) -> None:
         self._ends[name] = asyncio.Event()
-        place = self.isolation.alone() if alone else self.isolation.shared()
+        place = self.isolation.alone() if alone else shared(self.isolation)
         self._tasks[name] = asyncio.create_task(self._run(name, place))
 
     async def end(self, name: str) -> None:
@@ -111,7 +121,7 @@ async def test_whatever_comes_when_a_suspect_never_has_company_and_all_come_to_a
     async def run(number: int, alone: bool, delay: int, steps: int) -> None:
         for _ in range(delay):
             await asyncio.sleep(0)
-        async with isolation.alone() if alone else isolation.shared():
+        async with isolation.alone() if alone else shared(isolation):
             running.add(number)
             if alone:
                 suspects.add(number)

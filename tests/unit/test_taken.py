@@ -9,7 +9,7 @@ from interfaces.brokers import Channel, Delivery
 from interfaces.envelope import Request, decode_request, encode_request
 from interfaces.errors import MisuseError
 from interfaces.messages import Message
-from interfaces.taken import OVERHEAD, Held, Taken
+from interfaces.taken import MAX_DECODED, MAX_SMALL, OVERHEAD, Held, Taken
 from interfaces.topology import Topology
 from tests.unit.deliveries import StubChannel, delivery
 
@@ -45,16 +45,30 @@ def bench() -> Iterator[Bench]:
     assert (bench.taken.bytes, len(bench.taken)) == (0, 0)
 
 
-def test_requests_of_a_context_are_in_turn_one_after_the_other_and_only_the_first_is_kept_decoded(bench: Bench) -> None:
-    held = [bench.deliver("a", f"a{number}") for number in range(3)]
-    assert [one.request is None for one in held] == [False, True, True]
+@pytest.mark.parametrize(("text", "decoded_again"), [("x" * MAX_SMALL, ["a1", "a2"]), ("", [])], ids=["large", "small"])
+def test_requests_of_a_context_take_turns_and_large_ones_are_kept_undecoded(
+    bench: Bench, text: str, decoded_again: list[str]
+) -> None:
+    held = [bench.deliver("a", f"a{number}", text) for number in range(3)]
     bench.decoded.clear()
     for number, one in enumerate(held):
+        assert (one.request is None) is (f"a{number}" in decoded_again)
         assert bench.taken.start("a") is one
         assert bench.taken.current("a").request_id == f"a{number}"
         bench.taken.end("a", one)
         bench.taken.end("a", one)
-    assert bench.decoded == ["a1", "a2"]
+    assert bench.decoded == decoded_again
+
+
+def test_no_more_than_so_many_small_ones_wait_decoded(bench: Bench) -> None:
+    held = [bench.deliver("a", f"a{number}") for number in range(MAX_DECODED + 3)]
+    assert [one.request is None for one in held[-3:]] == [False, True, True]
+    bench.taken.end("a", held[0])
+    bench.taken.end("a", held[1])
+    held.append(bench.deliver("a", "next"))
+    assert held[-1].request is not None
+    for one in held[2:]:
+        bench.taken.end("a", one)
 
 
 def test_a_context_in_no_turn_has_no_request(bench: Bench) -> None:

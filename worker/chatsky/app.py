@@ -12,10 +12,11 @@ from chatsky import Pipeline
 
 from interfaces.bridge import to_chatsky
 from interfaces.chatsky_downloads import use_own_downloads
-from interfaces.context import Context, TurnRecord
+from interfaces.context import Context
 from interfaces.errors import Reason, RequestRejected
 from interfaces.messages import Message
 from interfaces.messengers import MessengerInterface
+from interfaces.turn_records import TurnRecord
 from worker.chatsky.dialog import Dialog
 from worker.chatsky.storage import TurnStorage, reading
 from worker.chatsky.turn_context import make_pipelines_use_it

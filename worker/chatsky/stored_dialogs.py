@@ -13,10 +13,10 @@ from chatsky.slots.slots import ExtractedGroupSlot, ExtractedValueSlot, SlotMana
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from interfaces.context import NodeLabel
 from interfaces.data_model import PICKLED_FIELDS, json_object
 from interfaces.envelope import first_fault
 from interfaces.messages import Message
+from interfaces.turn_records import NodeLabel
 from worker.chatsky.dialog import TABLES, Dialog
 from worker.chatsky.pickles import Missing, unpickle_plain
 from worker.stores import Edit

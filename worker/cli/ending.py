@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, NoReturn, TypeVar
 
 from interfaces.errors import ExitCode
+from worker.event_loop import event_loop_factory
 
 T = TypeVar("T")
 
@@ -23,7 +24,8 @@ CLOSING_SECONDS: Final = 10.0
 def until_ended(running: Coroutine[Any, Any, T]) -> T:
     """Run to the end in an event loop of its own; signals that come after that change nothing."""
     try:
-        return asyncio.run(running)
+        with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
+            return runner.run(running)
     finally:
         # The loop has given the signals their default effect back: one more, and the exit code would be the signal's.
         for number in STOP_SIGNALS:

@@ -18,6 +18,7 @@ from worker.cli.commands import ALL_FIELDS, Command, examples, tell, with_settin
 from worker.cli.ending import CLOSING_SECONDS, STOP_SIGNALS, end_on_signals, leave, until_ended
 from worker.cli.logs import LEVELS, log_to_stderr
 from worker.cli.servers import is_memory
+from worker.collector import relax_collector
 from worker.running import Worker
 from worker.settings import Settings
 from worker.supervisor import Supervisor, end_with_supervisor
@@ -59,7 +60,9 @@ def command(app: str, log_level: str, supervised: bool, settings: Settings) -> N
         code = until_ended(_keep_running(app, log_level, settings))
         raise click.exceptions.Exit(code)
     _warn_of_memory(settings)
-    until_ended(_supervise(Worker(app, settings)))
+    worker = Worker(app, settings)
+    relax_collector()
+    until_ended(_supervise(worker))
 
 
 async def _keep_running(app: str, log_level: str, settings: Settings) -> int:

@@ -18,7 +18,7 @@ from worker.stores.pipelining import Command, Script, TickPipeline
 from worker.stores.redis_errors import is_login_refused, store_error
 from worker.stores.refusals import LOGIN, Refusals
 
-CONNECTIONS: Final = 4
+CONNECTIONS: Final = 2
 """Connections of one pipeline: while one batch of calls is being answered, the next ones can already travel."""
 
 MAX_CONNECTIONS: Final = 2 * CONNECTIONS
