@@ -69,6 +69,27 @@ chaos-report: $(ENV) ## fifteen minutes of faults over 2,000 contexts; writes do
 	$(PYTHON) -m tests.chaos.run --seconds 900 --contexts 2000 --rate 170 --workers 6 \
 		--report docs/chaos-report.md $(if $(SEED),--seed $(SEED))
 
+.PHONY: bench
+bench: $(ENV) .venv-bench ## Switchboard against a bare loop and other frameworks, 40 minutes; writes docs/performance.md
+	$(PYTHON) -m tests.bench
+
+.PHONY: bench-quick
+bench-quick: $(ENV) .venv-bench ## one round of that in three minutes, printed only
+	$(PYTHON) -m tests.bench --quick
+
+.PHONY: bench-compare
+bench-compare: $(ENV) ## whether a turn costs more than docs/performance.md has it, against the bare loop in the same run
+	$(PYTHON) -m tests.bench --compare
+
+.PHONY: bench-memory
+bench-memory: $(ENV) ## memory of one worker over a million requests
+	$(PYTHON) -m tests.bench.memory
+
+.venv-bench: requirements/bench.in
+	rm -rf $@
+	python3 -m venv $@
+	$@/bin/pip install --quiet --requirement requirements/bench.in --editable ".[chatsky]"
+
 .PHONY: availability
 availability: $(ENV) ## time without service around each fault; writes docs/availability.md (FAULT=kill for one)
 	$(PYTHON) -m tests.availability.run $(FAULT)

@@ -14,13 +14,13 @@ atheris: Any = importlib.import_module("atheris")  # Not among the project's own
 
 with atheris.instrument_imports(include=["interfaces"]):
     from interfaces.brokers import Delivery, Properties
-    from interfaces.context import TurnRecord
     from interfaces.data_model import json_object
     from interfaces.envelope import RequestBody, decode_body, decode_request
     from interfaces.errors import AttachmentReferenceInvalid, DecryptionFailed, RequestRejected
     from interfaces.references import Reference
     from interfaces.reply_bodies import decode_reply
     from interfaces.topology import Topology
+    from interfaces.turn_records import TurnRecord
 
 TOPOLOGY = Topology("ns")
 TEXTS = ("content_type", "content_encoding", "message_id", "reply_to", "correlation_id")
