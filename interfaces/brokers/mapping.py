@@ -28,6 +28,7 @@ CONNECTION_LOST: tuple[type[Exception], ...] = (
     PAMQPException,
     OSError,
     EOFError,
+    StopAsyncIteration,  # aiormq: the end of the stream, in the middle of a handshake
     RuntimeError,  # aiormq: "Connection was not opened", a writer that is already closed
 )
 

@@ -92,7 +92,13 @@ def _delivery(data: bytes) -> commands.Basic.Deliver | None:
 
 async def _get_frame(receiver: Any) -> Any:
     if not receiver.started or receiver.reader.at_eof():
-        return await _original(receiver)
+        try:
+            return await _original(receiver)
+        except StopAsyncIteration as error:
+            if receiver.started:
+                raise  # which ends the loop that asks for frames
+            # The handshake lets it through as it is. Seen on uvloop, which tells of the end before the first read.
+            raise AMQPConnectionError("the server closed the connection before it said anything") from error
     try:
         head = await receiver.reader.readexactly(_FRAME.size)
         data = head + await receiver.reader.readexactly(_FRAME.unpack(head)[2] + 1)

@@ -1,10 +1,12 @@
 """Frames read the quick way are those that the client library reads."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import uvloop
 from aiormq.connection import FrameReceiver
 from aiormq.exceptions import AMQPConnectionError, InvalidFrameError
 from hypothesis import given
@@ -13,7 +15,9 @@ from pamqp import commands, frame
 from pamqp.header import ContentHeader
 
 from interfaces.brokers import rabbitmq
+from interfaces.brokers.mapping import amqp_errors
 from interfaces.brokers.quick_reading import decoded
+from interfaces.errors import BrokerUnavailable
 
 assert rabbitmq  # installs it
 short = st.text(max_size=60)
@@ -86,6 +90,40 @@ def test_frames_that_are_cut_or_spoilt_end_the_connection_as_before() -> None:
         asyncio.run(read(whole[:-1] + b"\x00"))
     with pytest.raises(StopAsyncIteration):
         asyncio.run(read(b""))
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_server_that_hangs_up_at_once_is_unavailable(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def connect() -> None:
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        broker = rabbitmq.RabbitMQBroker(f"amqp://guest:guest@127.0.0.1:{port}/")
+        try:
+            for _ in range(50):
+                with pytest.raises(BrokerUnavailable):
+                    await broker.open()
+        finally:
+            await broker.close()
+            server.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(connect())
+
+
+def test_an_end_before_the_first_frame_says_what_happened() -> None:
+    async def read() -> None:
+        reader = asyncio.StreamReader()
+        reader.feed_eof()
+        await FrameReceiver(reader).get_frame()
+
+    async def connect() -> None:
+        with amqp_errors("connecting"):
+            raise StopAsyncIteration
+
+    with pytest.raises(AMQPConnectionError, match="before it said anything"):
+        asyncio.run(read())
+    with pytest.raises(BrokerUnavailable):
+        asyncio.run(connect())
 
 
 @pytest.mark.parametrize("cut", range(1, 20))

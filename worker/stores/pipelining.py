@@ -6,7 +6,6 @@ Nothing is sent twice but what Redis answered with NOSCRIPT, so did not run. `Se
 """
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,7 +18,6 @@ from typing import Any
 from hiredis import pack_command
 from redis import exceptions
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from worker.stores.durability import Confirmation
@@ -196,30 +194,17 @@ async def _exchanged(client: Redis, words: Sequence[tuple[bytes, ...]]) -> list[
     connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
     try:
         await connection.send_packed_command([b"".join(map(_packed, words))])
-        return await _answers(connection, len(words))
+        answers: list[Any] = []
+        for _ in words:
+            try:
+                answers.append(await connection.read_response())
+            except ResponseError as error:
+                answers.append(error)
     except BaseException:
         await connection.disconnect(nowait=True)  # With answers left to read it would give them to the next call.
         raise
     finally:
         await pool.release(connection)
-
-
-async def _answers(connection: AbstractConnection, count: int) -> list[Any]:
-    """The next answers, each within the connection's time limit."""
-    answers: list[Any] = []
-    loop, seconds = asyncio.get_running_loop(), connection.socket_timeout
-    try:
-        async with asyncio.timeout(seconds) as limit:
-            for _ in range(count):
-                try:
-                    # redis-py's own limit would be set and taken back for every answer, most of which are there.
-                    answers.append(await connection.read_response(timeout=math.inf))
-                except ResponseError as error:
-                    answers.append(error)
-                if seconds is not None and (when := limit.when()) is not None and loop.time() > when - seconds / 2:
-                    limit.reschedule(loop.time() + seconds)
-    except TimeoutError as error:
-        raise exceptions.TimeoutError(f"Redis did not answer within {seconds} s") from error
     return answers
 
 
