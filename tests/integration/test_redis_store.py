@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
+from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
@@ -20,7 +21,7 @@ from tests.integration.redis_probes import (
     opened,
     proxied,
 )
-from worker.stores import Retention
+from worker.stores import Edit, Retention, Turn
 from worker.stores.pipelining import MAX_CALLS
 from worker.stores.redis import RedisStore
 from worker.stores.servers import CONNECTIONS
@@ -110,6 +111,23 @@ async def commit_range(store: RedisStore, first: int, stop: int) -> None:
     for start in range(first, stop, MAX_CALLS):
         numbers = range(start, min(start + MAX_CALLS, stop))
         await asyncio.gather(*(store.commit(numbered_turn(number)) for number in numbers))
+
+
+async def test_a_commit_to_a_dialog_of_50_000_imported_turns_does_what_it_does_to_a_short_one(
+    store: RedisStore, redis_url: str
+) -> None:
+    async def calls_of(turn: Turn) -> dict[str, int]:
+        before = await command_calls(redis_url)
+        await store.commit(turn)
+        calls = await calls_since(redis_url, before)
+        return {name: calls.get(name, 0) for name in ("hget", "hset", "hdel")}
+
+    short = await calls_of(numbered_turn(1))
+    await store.delete("ctx")
+    await store.edit(Edit("ctx", "e1", 0, 0, 20_000, b"{}", {20_000: b"{}"}))
+    await store.edit(Edit("ctx", "e2", 20_000, 1, 50_000, b"{}", {50_000: b"{}"}))
+    assert await calls_of(replace(numbered_turn(50_001), revision=2)) == short
+    assert (await store.read_outbox("ctx")).replies.keys() == {numbered_turn(50_001).request_id}
 
 
 async def test_no_command_looks_at_more_than_it_names(store: RedisStore, redis_url: str) -> None:
