@@ -15,7 +15,7 @@ from interfaces.data_model import JsonObject, json_object
 from interfaces.envelope import first_fault
 from interfaces.errors import Reason, RequestRejected
 from interfaces.limits import Limits, require_size
-from interfaces.messages import message_json
+from interfaces.messages import Message, message_json
 from interfaces.turn_records import TurnRecord
 
 LAYOUT: Final = 1
@@ -90,10 +90,11 @@ def write_main(context: Context) -> bytes:
 def write_turn(context: Context, turn_id: int) -> bytes:
     """One turn of a context. Raises `ValueError` where a message is not JSON."""
     turn = context.turn(turn_id)
-    if turn.label is not None or turn.model_extra:
-        return turn.model_dump_json().encode()
-    said = (("request", turn.request), ("response", turn.response))
-    return to_json({name: message_json(message) for name, message in said if message is not None})
+    said = {name: message for name in ("request", "response") if (message := getattr(turn, name)) is not None}
+    if turn.label is None and all(isinstance(message, Message) for message in said.values()):
+        return to_json({name: message_json(message) for name, message in said.items()})
+    # Whatever else a bot has put into the context's dictionaries becomes what it must be, or is refused.
+    return TurnRecord(**said, label=turn.label).model_dump_json().encode()
 
 
 def write(

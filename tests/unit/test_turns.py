@@ -15,6 +15,7 @@ from interfaces.envelope import Request, decode_request, encode_request
 from interfaces.errors import BrokerRefused, Reason, RequestRejected, StoreUnavailable, TurnAbandoned
 from interfaces.messages import Message
 from interfaces.topology import Topology
+from interfaces.turn_records import NodeLabel
 from worker.apps import adapt
 from worker.isolation import ENDS_IN_COMPANY
 from worker.records import MainRecord, read_turn
@@ -361,3 +362,24 @@ async def test_an_error_of_this_library_inside_the_bot_is_the_bots(bench: Bench)
     with pytest.raises(RequestRejected) as rejected:
         await bench.turn(bench.runner(misused), "hello", "r1")
     assert rejected.value.reason is Reason.HANDLER_FAILED
+
+
+async def test_what_a_bot_puts_into_its_own_turn_becomes_what_it_must_be(bench: Bench) -> None:
+    def answer(context: Context) -> None:
+        turn_id = context.current_turn_id
+        context.responses[turn_id] = "text"  # type: ignore[assignment]  # as a bot without types may
+        context.labels[turn_id] = ("flow", "node")  # type: ignore[assignment]
+
+    await bench.turn(bench.runner(answer), "hello", "r1")
+    turn = read_turn((await bench.stored()).turns[1])
+    assert (turn.request, turn.response) == (Message("hello"), Message("text"))
+    assert turn.label == NodeLabel(flow_name="flow", node_name="node")
+
+
+async def test_what_cannot_become_a_turn_is_rejected(bench: Bench) -> None:
+    def answer(context: Context) -> None:
+        context.responses[context.current_turn_id] = 5  # type: ignore[assignment]
+
+    with pytest.raises(RequestRejected) as rejected:
+        await bench.turn(bench.runner(answer), "hello", "r1")
+    assert rejected.value.reason is Reason.REPLY_INVALID
