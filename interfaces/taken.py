@@ -21,7 +21,7 @@ OVERHEAD = 2048
 MAX_SMALL = 512
 MAX_DECODED = 4096
 """Requests that wait behind others of their context and stay decoded all the same, with bodies of up to `MAX_SMALL`
-bytes: decoding each twice is a tenth of what a turn costs."""
+bytes: they are decoded when they come, to be put into line, and would be once more when it is their turn."""
 
 
 @dataclass(slots=True, eq=False)

@@ -144,7 +144,7 @@ class BotRuns:
         loop = asyncio.get_running_loop()
         try:
             while not task.done() and (left := run.deadline - loop.time()) > 0:
-                await _ended(task, left)
+                await asyncio.wait({task}, timeout=left)
         except asyncio.CancelledError:
             await self._end(run)
             raise
@@ -165,24 +165,6 @@ class BotRuns:
                 run.is_left = True
                 self._left.add(run)
                 logger.error("%s does not end, and is left behind at\n%s", run.task.get_name(), run.place())
-
-
-async def _ended(task: "asyncio.Task[Any]", seconds: float) -> None:
-    """Return when it has ended or the time is over: `asyncio.wait` for one task, at half of what that costs."""
-    loop = asyncio.get_running_loop()
-    waiter: asyncio.Future[None] = loop.create_future()
-
-    def wake(_: object = None) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    over = loop.call_later(seconds, wake)
-    task.add_done_callback(wake)
-    try:
-        await waiter
-    finally:
-        over.cancel()
-        task.remove_done_callback(wake)
 
 
 async def _without_exits(bot: Callable[[Run], Awaitable[T]], run: Run) -> T:

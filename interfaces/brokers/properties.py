@@ -16,6 +16,11 @@ from interfaces.brokers import Properties
 DELIVERY_COUNT: Final = "x-delivery-count"
 """Header a quorum queue adds to what it delivers again; no part of what was published."""
 
+FRAME: Final = Struct(">BHI")
+"""What every frame begins with: its type, its channel, the bytes that follow before its end."""
+CONTENT_HEADER: Final = Struct(">HHQH")
+"""What a content header begins with: class, weight, bytes of the body, flags of the properties that are there."""
+
 NAMES: Final = tuple(field.name for field in fields(Properties))
 
 
@@ -54,26 +59,20 @@ def plain_header(channel: int, properties: Properties, body_size: int) -> bytes 
 
     pamqp asks each of 14 properties for its type and its value. Laid out as AMQP 0-9-1, 2.3.5.2 and 4.2.6.1, says.
     """
-    content_type, message_id, correlation_id = (
-        properties.content_type,
-        properties.message_id,
-        properties.correlation_id,
-    )
-    if not (content_type and message_id and correlation_id and properties.delivery_mode in (1, 2)):
+    kind, mode, correlation_id, message_id = (getattr(properties, name) for name in _PLAIN)
+    if not (kind and correlation_id and message_id and mode in (1, 2)):
         return None
     if any(getattr(properties, name) is not None for name in _BESIDE_PLAIN):
         return None
-    texts = [text.encode() for text in (content_type, correlation_id, message_id)]
+    texts = [text.encode() for text in (kind, correlation_id, message_id)]
     if max(map(len, texts)) > _LONGEST:
         return None
-    first, *rest = (bytes((len(text),)) + text for text in texts)
-    payload = _HEADER.pack(_BASIC, 0, body_size, _PLAIN_FLAGS) + first + bytes((properties.delivery_mode,))
-    payload += b"".join(rest)
-    return _FRAME.pack(constants.FRAME_HEADER, channel, len(payload)) + payload + constants.FRAME_END_CHAR
+    first, second, third = (bytes((len(text),)) + text for text in texts)
+    start = CONTENT_HEADER.pack(_BASIC, 0, body_size, _PLAIN_FLAGS)
+    payload = b"".join((start, first, bytes((mode,)), second, third))
+    return FRAME.pack(constants.FRAME_HEADER, channel, len(payload)) + payload + constants.FRAME_END_CHAR
 
 
-_FRAME: Final = Struct(">BHI")
-_HEADER: Final = Struct(">HHQH")
 _BASIC: Final = commands.Basic.frame_id
 _PLAIN: Final = ("content_type", "delivery_mode", "correlation_id", "message_id")
 _PLAIN_FLAGS: Final = sum(commands.Basic.Properties.flags[name] for name in _PLAIN)

@@ -1,26 +1,28 @@
-"""Reads frames of a connection that is open with less ceremony: it is a good part of what a turn costs.
+"""Reads what comes on an open connection with less ceremony than aiormq and pamqp do.
 
-aiormq reads each frame in three pieces under a lock, and pamqp looks up the type of every field of every frame. The
-one method that reads is replaced, when the RabbitMQ broker is imported: the handshake, the end of the stream, and every
-frame but a delivery and a header with the usual properties still go the library's way. Where the library looks
-different, nothing is replaced.
+aiormq reads each frame in three pieces under a lock, pamqp looks up the type of every field of every frame, and each
+message gets a task. Here the one method that reads frames is replaced, when the RabbitMQ broker is imported: the
+handshake, the end of the stream, and every frame but a delivery and a header with the usual properties still go the
+library's way. Consumers ask for `deliver_directly`. Where the library looks different, nothing is replaced
+(docs/decisions/0022).
 """
 
 from asyncio import IncompleteReadError
+from collections.abc import Callable
 from struct import Struct
 from struct import error as StructError  # noqa: N812 - it is a class
 from typing import Any, Final
 
 from aiormq import connection
+from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import AMQPConnectionError, InvalidFrameError
 from pamqp import commands, constants, decode, frame
 from pamqp.exceptions import PAMQPException
 from pamqp.header import ContentHeader
 
+from interfaces.brokers.properties import CONTENT_HEADER, FRAME
 from interfaces.brokers.tolerant_decoding import short_string
 
-_FRAME: Final = Struct(">BHI")
-_HEADER: Final = Struct(">HHQH")
 _TAG: Final = Struct(">QB")
 _DELIVER: Final = commands.Basic.Deliver
 _PROPERTIES: Final = commands.Basic.Properties
@@ -30,7 +32,7 @@ _original: Any = None
 
 def decoded(data: bytes) -> Any:
     """What `pamqp.frame.unmarshal` gives for a whole frame."""
-    kind, channel, size = _FRAME.unpack_from(data)
+    kind, channel, size = FRAME.unpack_from(data)
     found: Any = None
     if len(data) == size + 8 and data[-1] == constants.FRAME_END:
         if kind == constants.FRAME_METHOD and data[7:11] == _DELIVER_INDEX:
@@ -41,20 +43,24 @@ def decoded(data: bytes) -> Any:
 
 
 _DELIVER_INDEX: Final = Struct(">I").pack(_DELIVER.index)
-_TEXTS: Final = ("content_type", "correlation_id", "reply_to", "message_id")
-_USUAL: Final = sum(_PROPERTIES.flags[name] for name in (*_TEXTS, "delivery_mode", "timestamp"))
+_USUAL: Final = {
+    name: _PROPERTIES.flags[name]
+    for name in ("content_type", "delivery_mode", "correlation_id", "reply_to", "message_id", "timestamp")
+}
+"""Flags of the properties that requests and replies have, in the order in which AMQP writes them."""
+_UNUSUAL: Final = ~sum(_USUAL.values())
 
 
 def _header(data: bytes) -> ContentHeader | None:
     """A whole frame's header; `None` where it has other properties, or parts that are not exactly as long as it."""
     try:
-        class_id, weight, body_size, flags = _HEADER.unpack_from(data, 7)
-        if flags & ~_USUAL:
+        class_id, weight, body_size, flags = CONTENT_HEADER.unpack_from(data, 7)
+        if flags & _UNUSUAL:
             return None
-        properties, place = _PROPERTIES(), 7 + _HEADER.size
+        properties, place = _PROPERTIES(), 7 + CONTENT_HEADER.size
         value: Any
-        for name in _PROPERTIES.__slots__:  # in the order in which they are written
-            if not flags & _PROPERTIES.flags[name]:
+        for name, flag in _USUAL.items():
+            if not flags & flag:
                 continue
             if name == "delivery_mode":
                 length, value = 1, data[place]
@@ -90,6 +96,26 @@ def _delivery(data: bytes) -> commands.Basic.Deliver | None:
     return delivery if place + length == len(data) - 1 else None
 
 
+def deliver_directly(channel: AbstractChannel, consumer_tag: str, deliver: Callable[[DeliveredMessage], None]) -> bool:
+    """Have what comes for a consumer handed to `deliver` by the channel's reader, without a task for each message.
+
+    `deliver` must not raise. The reader has the frames of a message from a queue, the header next after the method.
+    False where that cannot be arranged.
+    """
+    reader: Any = channel
+    if not all(hasattr(reader, name) for name in ("_on_deliver_frame", "_get_frame", "_read_content")):
+        return False
+
+    async def on_deliver_frame(frame: commands.Basic.Deliver) -> None:
+        header = await reader._get_frame()  # noqa: SLF001 - nothing public is below a task for each message
+        message = await reader._read_content(frame, header)  # noqa: SLF001
+        if frame.consumer_tag == consumer_tag:
+            deliver(message)
+
+    reader._on_deliver_frame = on_deliver_frame  # noqa: SLF001
+    return True
+
+
 async def _get_frame(receiver: Any) -> Any:
     if not receiver.started or receiver.reader.at_eof():
         try:
@@ -100,8 +126,8 @@ async def _get_frame(receiver: Any) -> Any:
             # The handshake lets it through as it is. Seen on uvloop, which tells of the end before the first read.
             raise AMQPConnectionError("the server closed the connection before it said anything") from error
     try:
-        head = await receiver.reader.readexactly(_FRAME.size)
-        data = head + await receiver.reader.readexactly(_FRAME.unpack(head)[2] + 1)
+        head = await receiver.reader.readexactly(FRAME.size)
+        data = head + await receiver.reader.readexactly(FRAME.unpack(head)[2] + 1)
     except (IncompleteReadError, OSError) as error:
         raise AMQPConnectionError(f"the connection to the server was lost: {error!r}") from error
     try:

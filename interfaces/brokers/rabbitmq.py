@@ -22,7 +22,8 @@ from interfaces.brokers.link import CLOSE_SECONDS, Link, close_channel
 from interfaces.brokers.mapping import CONNECTION_LOST, amqp_errors, describe
 from interfaces.brokers.properties import from_amqp
 from interfaces.brokers.publisher import Publisher
-from interfaces.brokers.tick_writes import acknowledge, can_write, deliver_directly
+from interfaces.brokers.quick_reading import deliver_directly
+from interfaces.brokers.tick_writes import acknowledge, can_write
 from interfaces.errors import BrokerRefused, BrokerUnavailable
 from interfaces.topology import GENERATIONS_AHEAD, Topology, reply_queue_arguments
 
@@ -43,6 +44,7 @@ class RabbitMQChannel:
         self.has_begun = False
         """Set once the broker has taken the consumer; a channel that it closes before is told by the attempt."""
         self._channel = channel
+        self._can_write = can_write(channel)
         self._prefetch = prefetch
         self._unsettled: dict[int, float] = {}
         self._settled: list[int] = []
@@ -103,7 +105,7 @@ class RabbitMQChannel:
         """Send the acknowledgements of this tick. May be repeated."""
         with suppress(*CONNECTION_LOST):
             while self._settled:
-                if can_write(self._channel):
+                if self._can_write:
                     await acknowledge(self._channel, self._settled, self._unsettled)
                 else:
                     await self._channel.basic_ack(self._settled.pop(0), wait=False)
@@ -197,15 +199,18 @@ class RabbitMQBroker:
                 # Left open by a caller that was cancelled, it would keep what it gets and the queue's one active place.
                 undoing.push_async_callback(channel.close)
 
-                async def on_message(message: DeliveredMessage) -> None:
+                def take(message: DeliveredMessage) -> None:
                     deliver(channel.delivered(message))
 
-                is_direct = deliver_directly(raw, CONSUMER, lambda message: deliver(channel.delivered(message)))
+                async def take_in_a_task(message: DeliveredMessage) -> None:
+                    take(message)
+
+                is_direct = deliver_directly(raw, CONSUMER, take)
                 await raw.basic_qos(prefetch_count=prefetch)
                 if lock is not None:
                     await raw.queue_declare(lock, exclusive=True, auto_delete=True)
                     await raw.basic_consume(lock, _ignore)
-                await raw.basic_consume(queue, _ignore if is_direct else on_message, consumer_tag=CONSUMER)
+                await raw.basic_consume(queue, _ignore if is_direct else take_in_a_task, consumer_tag=CONSUMER)
             channel.has_begun = True
             undoing.pop_all()
         return channel

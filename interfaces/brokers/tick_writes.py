@@ -3,16 +3,17 @@
 aiormq spends a lock, two futures and a system call on every publish, and a call on every acknowledgement. Here what a
 tick has to say goes out together, and the books in which aiormq finds confirms and returns are kept for it. Those books
 are attributes without an underscore, but not documented: all use of them is in this module, `can_write` looks whether
-they are as expected, and where they are not, whoever asks publishes by `basic_publish` (docs/decisions/0022).
+they are as expected, and where they are not, whoever asks publishes by `basic_publish` and acknowledges by `basic_ack`
+(docs/decisions/0022). Used by the publisher and by the consumers' channels.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 
-from aiormq.abc import AbstractChannel, ChannelFrame, DeliveredMessage
+from aiormq.abc import AbstractChannel, ChannelFrame
 from aiormq.exceptions import ChannelInvalidStateError
 from pamqp import commands
 from pamqp.body import ContentBody
@@ -180,26 +181,6 @@ class TickPublishes:
 @lru_cache(maxsize=1024)
 def _publish_frame(number: int, exchange: str, routing_key: str, mandatory: bool) -> bytes:
     return marshal(commands.Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=mandatory), number)
-
-
-def deliver_directly(channel: AbstractChannel, consumer_tag: str, deliver: Callable[[DeliveredMessage], None]) -> bool:
-    """Have what comes for a consumer handed to `deliver` by the channel's reader, without a task for each message.
-
-    `deliver` must not raise. The reader has the frames of a message from a queue, the header next after the method.
-    False where that cannot be arranged.
-    """
-    reader: Any = channel
-    if not all(hasattr(reader, name) for name in ("_on_deliver_frame", "_get_frame", "_read_content")):
-        return False
-
-    async def on_deliver_frame(frame: commands.Basic.Deliver) -> None:
-        header = await reader._get_frame()  # noqa: SLF001 - nothing public is below a task for each message
-        message = await reader._read_content(frame, header)  # noqa: SLF001
-        if frame.consumer_tag == consumer_tag:
-            deliver(message)
-
-    reader._on_deliver_frame = on_deliver_frame  # noqa: SLF001
-    return True
 
 
 async def acknowledge(channel: Any, settled: list[int], unsettled: Collection[int]) -> None:
