@@ -8,7 +8,7 @@ compile() {
     uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
         --custom-compile-command "make pins" "$@"
 }
-compile pyproject.toml --extra fast --output-file requirements/runtime.txt
+compile pyproject.toml --extra fast --extra tracing --output-file requirements/runtime.txt
 # The worker's image installs the first file, tests run on the second: the same versions in both.
 compile pyproject.toml requirements/build.in --group dev --constraint requirements/runtime.txt \
     --output-file requirements/dev.txt
