@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from weakref import WeakKeyDictionary, WeakSet
+from dataclasses import dataclass
 
 from interfaces.brokers import Channel, Delivery
 from interfaces.envelope import Request
@@ -20,6 +20,14 @@ from interfaces.shards import Shards
 from interfaces.taken import Held, Taken
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Arrived:
+    """What is known of a channel that has delivered something."""
+
+    returnable: Returnable
+    is_full: bool = False
 
 
 class Arrivals:
@@ -48,20 +56,18 @@ class Arrivals:
         self._prefetch = prefetch
         self._arrived: deque[Held] = deque()
         self._is_there = asyncio.Event()
-        self._full: WeakSet[Channel] = WeakSet()
-        self._returnable: WeakKeyDictionary[Channel, Returnable] = WeakKeyDictionary()
+        self._channels: dict[Channel, _Arrived] = {}
 
     def deliver(self, delivery: Delivery) -> None:
         """Take a delivery from its consumer."""
         channel = delivery.channel
-        if channel not in self._returnable:
-            self._returnable[channel] = Returnable(self._prefetch(channel.queue))
-        self._returnable[channel].delivered(is_repeated=delivery.redelivered)
+        arrived = self._channels.get(channel) or self._begun(channel)
+        arrived.returnable.delivered(is_repeated=delivery.redelivered)
         shards = self._shards()
-        if channel in self._full or not shards.may_start(channel):
+        if arrived.is_full or not shards.may_start(channel):
             return
-        if not self._taken.has_room(delivery, max(1, len(shards.consumed))):
-            self._full.add(channel)
+        if not self._taken.has_room(delivery, max(1, len(shards))):
+            arrived.is_full = True
             logger.warning("no room for what %s holds: %d bytes are held, the rest waits", channel.queue, self.bytes)
             self.make_room(channel)
             return
@@ -75,7 +81,8 @@ class Arrivals:
 
     def make_room(self, channel: Channel) -> None:
         """Have a queue from its head again, where its channel was too full and all that was kept of it is begun."""
-        if channel in self._full and not self._taken.has_unstarted(channel):
+        arrived = self._channels.get(channel)
+        if arrived is not None and arrived.is_full and not self._taken.has_unstarted(channel):
             self._shards().reopen(channel)
 
     def wake(self) -> None:
@@ -104,11 +111,18 @@ class Arrivals:
 
     def acknowledged(self, request: Request) -> None:
         """Note that a request is settled. The broker may not have noted it yet."""
-        self._returnable[request.delivery.channel].acknowledged(request.ctx_id)
+        self._channels[request.delivery.channel].returnable.acknowledged(request.ctx_id)
 
     def returnable(self, request: Request) -> int:
         """How many requests of this one's context are acknowledged and may be delivered again all the same."""
-        return self._returnable[request.delivery.channel].of(request.ctx_id)
+        return self._channels[request.delivery.channel].returnable.of(request.ctx_id)
+
+    def _begun(self, channel: Channel) -> "_Arrived":
+        """Note a channel at its first delivery, and forget those that are closed and have nothing here."""
+        for known in [known for known in self._channels if not known.is_open and not self._taken.has_any(known)]:
+            del self._channels[known]
+        arrived = self._channels[channel] = _Arrived(Returnable(self._prefetch(channel.queue)))
+        return arrived
 
     def _read(self, held: Held) -> Request | None:
         delivery = held.delivery

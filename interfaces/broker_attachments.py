@@ -121,8 +121,9 @@ class BrokerAttachments(MessengerInterfaceWithAttachments, ABC):
         return interface
 
     def _kept(self, message: Message, types: Collection[type], action: str) -> Message:
-        message, dropped = keep_supported(message, types)
-        self.neglected.note(dropped, action)
+        if message.attachments:
+            message, dropped = keep_supported(message, types)
+            self.neglected.note(dropped, action)
         return message
 
 

@@ -164,6 +164,11 @@ class TurnAbandoned(SwitchboardError):
     """The turn must not go on here: its request stays unacknowledged and is delivered again, maybe elsewhere."""
 
 
+class TurnPostponed(SwitchboardError):
+    """The bot was not begun with, as the queue is being handed over: its request comes again, in order, with all that
+    follows it there."""
+
+
 class VersionConflict(SwitchboardError):
     """Another writer committed to the context since it was loaded. Load again and decide anew."""
 

@@ -119,9 +119,10 @@ def message_json(message: Message) -> dict[str, Any]:
     """
     fields = message.__dict__
     is_only_text = type(message) is Message and not message.__pydantic_extra__ and type(fields["text"]) is str
-    if is_only_text and not any(fields[name] is not None for name in _BESIDE_TEXT):
+    if is_only_text and not any(fields[name] is not None for name in BESIDE_TEXT):
         return {"text": fields["text"]}
     return message.model_dump(mode="json")
 
 
-_BESIDE_TEXT = tuple(name for name in Message.model_fields if name != "text")
+BESIDE_TEXT = tuple(name for name in Message.model_fields if name != "text")
+"""What a message may have beside its text."""

@@ -25,7 +25,7 @@ from interfaces.context import Context
 from interfaces.dead_letters import rejection
 from interfaces.encryption import Keys
 from interfaces.envelope import Request, decode_request
-from interfaces.errors import Fatal, MisuseError, RequestRejected, TurnAbandoned
+from interfaces.errors import Fatal, MisuseError, RequestRejected, TurnAbandoned, TurnPostponed
 from interfaces.foreign import stray_cancellations_caught
 from interfaces.lanes import Lanes
 from interfaces.lazy_bridge import adopt, our_runner
@@ -43,22 +43,21 @@ from interfaces.topology import Topology
 logger = logging.getLogger(__name__)
 
 IDLE_POLL_SECONDS = 1.0
-"""How long `_request` waits for a first message before it returns none, so that `loop` is asked again."""
+"""For `_request` to wait for a first message before it returns none, so that `loop` is asked again."""
 
 
 class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
-    """Polling interface on the request queues of a namespace.
+    """Polling interface on the request queues of the namespace that `topology` names.
 
     Alone it runs any pipeline runner: each request reaches it at least once, in order per context. Together with a
     `worker.Worker` each turn is committed exactly once.
 
     :param url: `amqp://`, `amqps://` (nodes of a cluster separated by commas), or `memory://` inside this process.
-    :param topology: namespace, number of shards, prefetch.
     :param broker: a broker to use instead of `url`; it is opened here and closed with the interface.
     :param batch_size: requests per poll at most.
     :param concurrency: turns that run at a time at most.
     :param drain_timeout: seconds that running turns have to finish when the interface stops.
-    :param queues: which request queues there are, where their number may change; those of `topology` otherwise.
+    :param queues: which request queues there are, where their number may change; else `topology` says it.
     :param attachments: the way to the attachment store; by default to one in this process.
     :param keys: decrypt requests, and encrypt the replies to those that were.
     :param limits: how much a request and its reply may be.
@@ -102,8 +101,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         self._wanted: frozenset[str] = frozenset(self.topology.shard_queues)
         self._shards: Shards | None = None
         self._is_connected = asyncio.Event()
-        self.unfinished = 0
-        """After `connect` has ended: contexts whose turns did not finish in time; their requests come again."""
+        self.unfinished = 0  # of contexts, after `connect` has ended: their requests come again
 
     async def connect(
         self, pipeline_runner: PipelineRunnerFunction, loop: Callable[[], bool] = lambda: True, timeout: float = 0
@@ -139,10 +137,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
                 ended.result()
 
     async def open(self) -> None:
-        """Connect and declare the topology, once; `connect` does it where it was not done before.
-
-        Where it fails it may be tried again. Raises `BrokerRefused` or `BrokerUnavailable`.
-        """
+        """Connect and declare the topology, once; may be tried again. Raises `BrokerRefused` or `BrokerUnavailable`."""
         if not self._is_open:
             await self._broker.open()
             await self._queues.open()
@@ -202,6 +197,10 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         """How many earlier requests of its context the broker may deliver again although they are acknowledged."""
         return self._arrivals.returnable(request)
 
+    def may_run(self, request: Request) -> bool:
+        """Whether a bot may still begin with this request here; otherwise it comes again."""
+        return not self._stopping and self._connected().may_start(request.delivery.channel)
+
     async def _request(self) -> list[tuple[Message, Hashable]]:
         """The next requests, at most `batch_size`: those that are ready now, and it waits only while there is none."""
         if not self._stopping:
@@ -234,14 +233,15 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         return request if message is request.message else replace(request, message=message)
 
     async def _turn(self, ctx_id: str, _: None) -> None:
-        held = self._taken.start(ctx_id)
+        held, shards = self._taken.start(ctx_id), self._connected()
         request, channel = self.current(ctx_id), held.delivery.channel
         try:
-            if not self._stopping and self._connected().may_start(channel):
+            if self.may_run(request):
                 self._begin_turn(request)
-                with self._connected().turn(channel):
-                    await self._run(request)
+                shards.hold(channel)
+                await self._run(request)
         finally:
+            shards.let_go(channel)
             self._taken.end(ctx_id, held)
             self._arrivals.make_room(channel)
 
@@ -250,6 +250,8 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
             with stray_cancellations_caught():
                 context = await self._runner(request.message, request.ctx_id, request.update_ctx_misc)
             await self._respond([context])
+        except TurnPostponed:
+            pass  # It comes again once the channel is closed.
         except TurnAbandoned as abandoned:
             logger.warning("turn of request %r given up here: %s", request.request_id, abandoned)
             await request.delivery.channel.close()

@@ -8,8 +8,7 @@ decides which queues; that is whoever calls `want`.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from typing import Any
 
 from interfaces.brokers import Channel
@@ -46,6 +45,10 @@ class Shards:
         for queue in self._kept.keys() - set(queues) - self._releasing.keys():
             self._releasing[queue] = asyncio.create_task(self._release(queue), name=f"hand over {queue}")
 
+    def __len__(self) -> int:
+        """Queues wanted, and those on their way out."""
+        return len(self._kept)
+
     @property
     def consumed(self) -> list[str]:
         """Queues with an open consumer, active or waiting, that are not being handed over."""
@@ -69,17 +72,13 @@ class Shards:
         """Whether a turn may still begin for what this channel delivered; otherwise that comes again elsewhere."""
         return channel.is_open and channel.queue not in self._releasing and channel not in self._reopening
 
-    @contextmanager
-    def turn(self, channel: Channel) -> Iterator[None]:
-        """Hold the channel's queue until the turn in this block has ended."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - this is called in a lane, which is a task
-        running = self._turns[channel.queue]
-        running.add(task)
-        try:
-            yield
-        finally:
-            running.discard(task)
+    def hold(self, channel: Channel) -> None:
+        """Hold the channel's queue for the turn in the current task."""
+        self._turns[channel.queue].add(_current())
+
+    def let_go(self, channel: Channel) -> None:
+        """Hold it no more, as the turn has ended. May be repeated."""
+        self._turns[channel.queue].discard(_current())
 
     def reopen(self, channel: Channel) -> None:
         """Let this channel's turns finish, then close it, so that its queue is consumed on a new one.
@@ -122,3 +121,9 @@ class Shards:
     def _on_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
             self.failed.set_exception(error)
+
+
+def _current() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - turns are in lanes, which are tasks
+    return task

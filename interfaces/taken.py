@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from interfaces.brokers import Channel, Delivery
 from interfaces.envelope import Request
 from interfaces.errors import MisuseError
+from interfaces.messages import BESIDE_TEXT
 
 OVERHEAD = 2048
 """Bytes that a delivery takes beside its body: about 800 for itself and its properties, and its place in a lane."""
 
 
 MAX_SMALL = 512
-MAX_DECODED = 4096
-"""Requests that wait behind others of their context and stay decoded all the same, with bodies of up to `MAX_SMALL`
-bytes: they are decoded when they come, to be put into line, and would be once more when it is their turn."""
+"""Bytes of a body that stays decoded behind others of its context, if it is nothing but text: that takes 900 bytes more
+at most, for which `OVERHEAD` has room. It was decoded to be put into line, and would be once more for its turn."""
 
 
 @dataclass(slots=True, eq=False)
@@ -31,9 +31,8 @@ class Held:
     delivery: Delivery
     size: int
     request: Request | None = None
-    """What it was decoded to, where it is the first of its context."""
+    """What it was decoded to, where it is the first of its context, or small."""
     is_started: bool = False
-    is_decoded_ahead: bool = False
 
 
 class Taken:
@@ -49,7 +48,6 @@ class Taken:
         self._lanes: dict[str, deque[Held]] = {}
         self._by_channel: dict[Channel, set[Held]] = {}
         self._bytes_of: Counter[Channel] = Counter()
-        self._decoded = 0
         self.bytes = 0
         """Bytes held now."""
 
@@ -64,6 +62,10 @@ class Taken:
         size = _size(delivery)
         is_full = self.bytes + size > self._max_bytes
         return not is_full and self._bytes_of[delivery.channel] + size <= self._max_bytes / channels
+
+    def has_any(self, channel: Channel) -> bool:
+        """Whether something of a channel is held."""
+        return channel in self._by_channel
 
     def has_unstarted(self, channel: Channel) -> bool:
         """Whether something of a channel is held whose turn has not begun."""
@@ -80,25 +82,21 @@ class Taken:
     def line_up(self, held: Held, request: Request) -> None:
         """Put it behind the requests of its context."""
         lane = self._lanes.setdefault(request.ctx_id, deque())
-        if not lane:
+        if not lane or _is_small(request):
             held.request = request
-        elif len(held.delivery.body) <= MAX_SMALL and self._decoded < MAX_DECODED:
-            held.request, held.is_decoded_ahead = request, True
-            self._decoded += 1
         lane.append(held)
 
     def start(self, ctx_id: str) -> Held:
         """The first of a context, whose turn it is now, with its request."""
         held = self._lanes[ctx_id][0]
         held.is_started = True
-        self._forget_decoded(held)
         held.request = held.request or self._decode(held.delivery)
         return held
 
     def current(self, ctx_id: Hashable) -> Request:
         """The request whose turn this context is in. Raises `MisuseError` where it is in none."""
         lane = self._lanes.get(str(ctx_id))
-        request = lane[0].request if lane and not lane[0].is_decoded_ahead else None
+        request = lane[0].request if lane and lane[0].is_started else None
         if request is None:
             raise MisuseError(f"context {ctx_id!r} is in no turn: was its id changed by the pipeline?")
         return request
@@ -110,7 +108,6 @@ class Taken:
     def end(self, ctx_id: str, held: Held) -> None:
         """Forget a request whose turn has ended. May be repeated."""
         self.settled(held)
-        self._forget_decoded(held)
         lane = self._lanes.get(ctx_id)
         if lane and lane[0] is held:
             lane.popleft()
@@ -128,9 +125,12 @@ class Taken:
             if not of_channel:
                 del self._by_channel[channel], self._bytes_of[channel]
 
-    def _forget_decoded(self, held: Held) -> None:
-        self._decoded -= held.is_decoded_ahead
-        held.is_decoded_ahead = False
+
+def _is_small(request: Request) -> bool:
+    if len(request.delivery.body) > MAX_SMALL or request.update_ctx_misc is not None or request.opened is not None:
+        return False
+    fields = request.message.__dict__
+    return not request.message.__pydantic_extra__ and all(fields[name] is None for name in BESIDE_TEXT)
 
 
 def _size(delivery: Delivery) -> int:

@@ -5,7 +5,7 @@ The layout carries a number, so that a later version can read an earlier one's c
 
 from collections.abc import Mapping
 from time import time_ns
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_json
@@ -42,14 +42,15 @@ def read_context(ctx_id: str, version: int, main: bytes | None, turns: Mapping[i
         record = MainRecord.model_validate_json(main) if main is not None else _new_main()
     except ValidationError as error:
         raise _unreadable(ctx_id, error) from error
-    context = Context.model_construct(  # `record` is checked, and has all that a context checks of these.
-        id=ctx_id,
-        current_turn_id=version,
-        created_at=record.created_at,
-        updated_at=record.updated_at,
-        misc=record.misc,
-        framework_data=record.framework_data,
-    )
+    # `record` is checked, and has all that a context checks of these.
+    fields: dict[str, Any] = {
+        "id": ctx_id,
+        "current_turn_id": version,
+        "created_at": record.created_at,
+        "updated_at": record.updated_at,
+        "misc": record.misc,
+        "framework_data": record.framework_data,
+    }
 
     def read() -> dict[int, TurnRecord]:
         try:
@@ -57,8 +58,7 @@ def read_context(ctx_id: str, version: int, main: bytes | None, turns: Mapping[i
         except ValidationError as error:
             raise _unreadable(ctx_id, error) from error
 
-    context.hold_stored(tuple(turns), read)
-    return context
+    return Context.stored(fields, turns, read)
 
 
 def _unreadable(ctx_id: str, error: ValidationError) -> RequestRejected:

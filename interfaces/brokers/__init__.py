@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from interfaces.topology import Topology
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, here and below: that takes three times as long to make, and every turn makes some.
+@dataclass(slots=True)
 class Properties:
     """The AMQP 0-9-1 basic properties, named as there. `None` means absent, which is not the same as empty."""
 
@@ -33,7 +34,7 @@ class Properties:
     app_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outgoing:
     """One message to publish."""
 
@@ -44,7 +45,7 @@ class Outgoing:
     mandatory: bool = True
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Delivery:
     """One message as it came from a queue, bytes and properties untouched."""
 

@@ -34,12 +34,12 @@ CONNECTION_LOST: tuple[type[Exception], ...] = (
 
 
 class amqp_errors:  # noqa: N801 - used as a statement, and no generator: every publish is in one
-    """Run client library calls; raise their errors as ours, with `doing` ("publishing to ...") in the text."""
+    """Run client library calls; raise their errors as ours, with `doing % names` ("publishing to ...") in the text."""
 
-    __slots__ = ("_doing", "_strays")
+    __slots__ = ("_doing", "_names", "_strays")
 
-    def __init__(self, doing: str) -> None:
-        self._doing = doing
+    def __init__(self, doing: str, *names: object) -> None:
+        self._doing, self._names = doing, names
         # aiormq cancels the tasks that wait on a connection it closes.
         self._strays = stray_cancellations_caught()
 
@@ -52,14 +52,17 @@ class amqp_errors:  # noqa: N801 - used as a statement, and no generator: every 
         try:
             self._strays.__exit__(kind, error, trace)
         except StrayCancellationError as stray:
-            raise BrokerUnavailable(f"{self._doing}: the connection was closed") from stray
+            raise BrokerUnavailable(f"{self._text()}: the connection was closed") from stray
         if isinstance(error, StrayCancellationError):
-            raise BrokerUnavailable(f"{self._doing}: the connection was closed") from error
+            raise BrokerUnavailable(f"{self._text()}: the connection was closed") from error
         if isinstance(error, SwitchboardError):
             return
         # aiormq rejects the futures of a connection closed without a reason with the bare class `Exception`.
         if isinstance(error, CONNECTION_LOST) or type(error) is Exception:
-            raise mapped(error, self._doing) from error
+            raise mapped(error, self._text()) from error
+
+    def _text(self) -> str:
+        return self._doing % self._names if self._names else self._doing
 
 
 def mapped(error: Exception, doing: str) -> SwitchboardError:

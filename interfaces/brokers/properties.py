@@ -5,6 +5,7 @@ raises on an `expiration` it cannot read.
 """
 
 from dataclasses import fields
+from operator import attrgetter
 from struct import Struct
 from typing import Any, Final
 from uuid import uuid4
@@ -22,6 +23,7 @@ CONTENT_HEADER: Final = Struct(">HHQH")
 """What a content header begins with: class, weight, bytes of the body, flags of the properties that are there."""
 
 NAMES: Final = tuple(field.name for field in fields(Properties))
+_all: Final = attrgetter(*NAMES)
 
 
 class AbsentId(str):
@@ -59,34 +61,34 @@ def plain_header(channel: int, properties: Properties, body_size: int) -> bytes 
 
     pamqp asks each of 14 properties for its type and its value. Laid out as AMQP 0-9-1, 2.3.5.2 and 4.2.6.1, says.
     """
-    kind, mode, correlation_id, message_id = (getattr(properties, name) for name in _PLAIN)
-    if not (kind and correlation_id and message_id and mode in (1, 2)):
+    kind, mode = properties.content_type, properties.delivery_mode
+    correlation_id, message_id = properties.correlation_id, properties.message_id
+    if not (kind and correlation_id and message_id and mode in (1, 2)) or _beside_plain(properties) != _NOTHING_BESIDE:
         return None
-    if any(getattr(properties, name) is not None for name in _BESIDE_PLAIN):
+    first, second, third = kind.encode(), correlation_id.encode(), message_id.encode()
+    if len(first) > _LONGEST or len(second) > _LONGEST or len(third) > _LONGEST:
         return None
-    texts = [text.encode() for text in (kind, correlation_id, message_id)]
-    if max(map(len, texts)) > _LONGEST:
-        return None
-    first, second, third = (bytes((len(text),)) + text for text in texts)
     start = CONTENT_HEADER.pack(_BASIC, 0, body_size, _PLAIN_FLAGS)
-    payload = b"".join((start, first, bytes((mode,)), second, third))
+    lengths = bytes((len(first), mode, len(second), len(third)))
+    payload = b"".join((start, lengths[:1], first, lengths[1:3], second, lengths[3:], third))
     return FRAME.pack(constants.FRAME_HEADER, channel, len(payload)) + payload + constants.FRAME_END_CHAR
 
 
 _BASIC: Final = commands.Basic.frame_id
 _PLAIN: Final = ("content_type", "delivery_mode", "correlation_id", "message_id")
 _PLAIN_FLAGS: Final = sum(commands.Basic.Properties.flags[name] for name in _PLAIN)
-_BESIDE_PLAIN: Final = tuple(name for name in NAMES if name not in _PLAIN)
+_beside_plain: Final = attrgetter(*(name for name in NAMES if name not in _PLAIN))
+_NOTHING_BESIDE: Final = (None,) * (len(NAMES) - len(_PLAIN))
 _LONGEST: Final = 255
 
 
 def from_amqp(properties: commands.Basic.Properties) -> tuple[Properties, int]:
     """Properties as they were published, and how often the message was delivered before."""
-    known: dict[str, Any] = {name: getattr(properties, name) for name in NAMES}
-    headers = known["headers"]
+    known = Properties(*_all(properties))
+    headers = known.headers
     count = 0
     # A publisher may send a header of this name too; the broker replaces it only on what it delivers again.
     if headers is not None and type(headers.get(DELIVERY_COUNT)) is int:
         count = headers[DELIVERY_COUNT]
-        known["headers"] = {key: value for key, value in headers.items() if key != DELIVERY_COUNT} or None
-    return Properties(**known), count
+        known.headers = {key: value for key, value in headers.items() if key != DELIVERY_COUNT} or None
+    return known, count

@@ -29,10 +29,14 @@ class _PublishingChannel:
         self._ticks = TickPublishes(raw, timeout) if can_write(raw) else None
 
     async def publish(self, message: Outgoing) -> None:
-        """Publish and wait for the confirm. Raises what the client library raises."""
-        if self._ticks is not None:
-            await self._ticks.publish(message)
-            return
+        """Publish and wait for the confirm. Raises `PublishTimeout`, and else what the client library raises."""
+        try:
+            await (self._plain(message) if self._ticks is None else self._ticks.publish(message))
+        except TimeoutError as error:
+            where = f"{message.exchange or 'queue'} {message.routing_key!r}"
+            raise PublishTimeout(f"publishing to {where}: no confirm within {self._timeout:g} s") from error
+
+    async def _plain(self, message: Outgoing) -> None:
         await self.raw.basic_publish(
             message.body,
             exchange=message.exchange,
@@ -62,8 +66,8 @@ class Publisher:
         channel = await self._get()
         channel.waiting += 1
         try:
-            with amqp_errors(f"publishing to {message.exchange or 'queue'} {message.routing_key!r}"):
-                await self._publish_on(channel, message)
+            with amqp_errors("publishing to %s %r", message.exchange or "queue", message.routing_key):
+                await channel.publish(message)
         except BrokerUnavailable as error:
             self._retire(channel)
             if _names_missing_exchange(error, message.exchange):
@@ -73,13 +77,6 @@ class Publisher:
             channel.waiting -= 1
             if channel is not self._current and channel.waiting == 0:
                 await close_channel(channel.raw)
-
-    async def _publish_on(self, channel: _PublishingChannel, message: Outgoing) -> None:
-        try:
-            await channel.publish(message)
-        except TimeoutError as error:
-            where = f"{message.exchange or 'queue'} {message.routing_key!r}"
-            raise PublishTimeout(f"publishing to {where}: no confirm within {self._timeout:g} s") from error
 
     async def _get(self) -> _PublishingChannel:
         if self._current is not None and not self._current.raw.is_closed and not self._opening:

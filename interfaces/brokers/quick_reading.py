@@ -1,20 +1,17 @@
 """Reads what comes on an open connection with less ceremony than aiormq and pamqp do.
 
-aiormq reads each frame in three pieces under a lock, pamqp looks up the type of every field of every frame, and each
-message gets a task. Here the one method that reads frames is replaced, when the RabbitMQ broker is imported: the
-handshake, the end of the stream, and every frame but a delivery and a header with the usual properties still go the
-library's way. Consumers ask for `deliver_directly`. Where the library looks different, nothing is replaced
-(docs/decisions/0022).
+aiormq reads each frame in three pieces under a lock, and pamqp looks up the type of every field of every frame. Here
+the one method that reads frames is replaced, when the RabbitMQ broker is imported: the handshake, the end of the
+stream, and every frame but a delivery and a header with the usual properties still go the library's way. Where the
+library looks different, nothing is replaced (docs/decisions/0022).
 """
 
 from asyncio import IncompleteReadError
-from collections.abc import Callable
 from struct import Struct
 from struct import error as StructError  # noqa: N812 - it is a class
 from typing import Any, Final
 
 from aiormq import connection
-from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import AMQPConnectionError, InvalidFrameError
 from pamqp import commands, constants, decode, frame
 from pamqp.exceptions import PAMQPException
@@ -94,26 +91,6 @@ def _delivery(data: bytes) -> commands.Basic.Deliver | None:
     except (StructError, IndexError):
         return None
     return delivery if place + length == len(data) - 1 else None
-
-
-def deliver_directly(channel: AbstractChannel, consumer_tag: str, deliver: Callable[[DeliveredMessage], None]) -> bool:
-    """Have what comes for a consumer handed to `deliver` by the channel's reader, without a task for each message.
-
-    `deliver` must not raise. The reader has the frames of a message from a queue, the header next after the method.
-    False where that cannot be arranged.
-    """
-    reader: Any = channel
-    if not all(hasattr(reader, name) for name in ("_on_deliver_frame", "_get_frame", "_read_content")):
-        return False
-
-    async def on_deliver_frame(frame: commands.Basic.Deliver) -> None:
-        header = await reader._get_frame()  # noqa: SLF001 - nothing public is below a task for each message
-        message = await reader._read_content(frame, header)  # noqa: SLF001
-        if frame.consumer_tag == consumer_tag:
-            deliver(message)
-
-    reader._on_deliver_frame = on_deliver_frame  # noqa: SLF001
-    return True
 
 
 async def _get_frame(receiver: Any) -> Any:

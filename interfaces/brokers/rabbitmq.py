@@ -18,11 +18,11 @@ from pamqp import commands
 
 from interfaces.brokers import Channel, Delivery, Outgoing, QueueState, declare, quick_reading, tolerant_decoding
 from interfaces.brokers.bounded import bounded
+from interfaces.brokers.direct_delivery import deliver_directly
 from interfaces.brokers.link import CLOSE_SECONDS, Link, close_channel
 from interfaces.brokers.mapping import CONNECTION_LOST, amqp_errors, describe
 from interfaces.brokers.properties import from_amqp
 from interfaces.brokers.publisher import Publisher
-from interfaces.brokers.quick_reading import deliver_directly
 from interfaces.brokers.tick_writes import acknowledge, can_write
 from interfaces.errors import BrokerRefused, BrokerUnavailable
 from interfaces.topology import GENERATIONS_AHEAD, Topology, reply_queue_arguments

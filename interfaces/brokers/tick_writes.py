@@ -50,12 +50,14 @@ class _Publish:
 
     __slots__ = ("_books", "answer", "deadline", "frames", "message_id", "tag")
 
-    def __init__(self, books: dict[str, int], frames: bytes, message_id: str, deadline: float) -> None:
+    def __init__(
+        self, books: dict[str, int], frames: bytes, message_id: str, deadline: float, answer: "asyncio.Future[None]"
+    ) -> None:
         self._books = books
         self.frames = frames
         self.message_id = message_id
         self.deadline = deadline
-        self.answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.answer = answer
         self.tag = 0
 
     def done(self) -> bool:
@@ -100,7 +102,8 @@ class TickPublishes:
         loop = asyncio.get_running_loop()
         frames, message_id = self._frames(message)
         deadline = loop.time() + self._timeout
-        publish = _Publish(self._channel.message_id_delivery_tag, frames, message_id, deadline)
+        books = self._channel.message_id_delivery_tag
+        publish = _Publish(books, frames, message_id, deadline, loop.create_future())
         self._next.append(publish)
         while self._waiting and self._waiting[0].answer.done():
             self._waiting.popleft()

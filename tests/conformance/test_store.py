@@ -8,7 +8,7 @@ import pytest
 
 from interfaces.errors import TurnAbandoned, VersionConflict
 from tests.conformance.store_probes import OpenStore
-from worker.stores import ContextStore, Loaded, Outbox, Retention, Turn
+from worker.stores import ContextStore, Edit, Loaded, Outbox, Retention, Turn
 
 pytest_plugins = ["tests.conformance.store_fixtures"]
 
@@ -91,6 +91,18 @@ async def test_a_load_returns_the_last_turns_up_to_the_history_asked_for(store: 
     assert (await load(store, "next", history=3)).turns == {n: b"turn %d" % n for n in (10, 11, 12)}
     assert (await load(store, "next", history=0)).turns == {}
     assert (await load(store, "next", history=1000)).turns == {n: b"turn %d" % n for n in range(1, 13)}
+
+
+async def test_a_history_may_be_longer_than_what_one_command_can_ask_for(store: ContextStore) -> None:
+    """A pipeline's `partial_read_config` sets no bound; Lua passes some 8,000 values to one command."""
+    count = 9_001
+    turns = {n: b"turn %d" % n for n in range(1, count + 1)}
+    del turns[1000], turns[1001], turns[count]
+    await store.edit(Edit("ctx", "import", 0, 0, count, b"main", turns))
+    assert (await load(store, "next", history=count)).turns == turns
+    peeked = await store.peek("ctx", count)
+    assert peeked is not None
+    assert peeked.turns == turns
 
 
 async def test_a_commit_may_change_older_turns(store: ContextStore) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
-from uuid import uuid4
+from uuid import uuid4, uuid5
 
 import pytest
 from hypothesis import given
@@ -24,6 +24,7 @@ from interfaces.errors import MisuseError, Reason, RequestRejected
 from interfaces.limits import MAX_BODY_BYTES, WIDEST
 from interfaces.messages import Document, Message, Origin
 from interfaces.reply_bodies import (
+    REPLY_IDS,
     decode_reply,
     encode_error_reply,
     encode_reply,
@@ -301,6 +302,7 @@ def test_a_reply_id_is_the_same_for_the_same_request_and_another_for_any_other(
 ) -> None:
     assert reply_id(*first) == reply_id(*first)
     assert (reply_id(*first) == reply_id(*second)) == (first == second)
+    assert reply_id(*first) == str(uuid5(REPLY_IDS, "\0".join(first)))
 
 
 def test_a_reply_id_never_changes_between_releases() -> None:

@@ -5,7 +5,6 @@ Every store call may be repeated, which is what makes this safe. Called by turns
 
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -20,8 +19,10 @@ STORE_WAIT = wait_random_exponential(multiplier=0.05, max=5)
 
 async def while_store_is_away(call: Callable[..., Awaitable[T]], *args: Any) -> T:
     """What `call(*args)` returns, as soon as the store answers."""
-    with suppress(StoreUnavailable):
+    try:
         return await call(*args)  # As nearly every time: without what it costs to set up the retries.
+    except StoreUnavailable:
+        pass
     retrying = AsyncRetrying(retry=retry_if_exception_type(StoreUnavailable), wait=STORE_WAIT, before_sleep=_log_outage)
     return await retrying(call, *args)
 

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha1
 from importlib.resources import files
+from math import inf
 from typing import Any
 
 from hiredis import pack_command
 from redis import exceptions
 from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from worker.stores.durability import Confirmation
@@ -85,21 +87,22 @@ class TickPipeline:
         self._flush_is_due = False
         self._closed = False
 
-    async def call(self, command: Command, *, is_asking: bool = False) -> Any:
+    def call(self, command: Command, *, is_asking: bool = False) -> "asyncio.Future[Any]":
         """Run one command; the answer as Redis gave it, or the error: returned, not raised.
 
         One error may belong to many calls, and raising the same object in many tasks would mix their tracebacks.
         `is_asking`: a cluster's node sent us here for this command alone.
         """
-        if self._closed:
-            return closed()
         loop = asyncio.get_running_loop()
         call = _Call(command, is_asking, loop.create_future())
+        if self._closed:
+            call.resolve(closed())
+            return call.answer
         self._waiting.append(call)
         if not self._flush_is_due:
             self._flush_is_due = True
             loop.call_soon(self._flush)
-        return await call.answer
+        return call.answer
 
     async def close(self) -> None:
         """Give up the calls not yet answered, with an error, and take no more. Never raises, may be repeated."""
@@ -194,17 +197,38 @@ async def _exchanged(client: Redis, words: Sequence[tuple[bytes, ...]]) -> list[
     connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
     try:
         await connection.send_packed_command([b"".join(map(_packed, words))])
-        answers: list[Any] = []
-        for _ in words:
-            try:
-                answers.append(await connection.read_response())
-            except ResponseError as error:
-                answers.append(error)
+        answers = await _answers(connection, len(words))
     except BaseException:
         await connection.disconnect(nowait=True)  # With answers left to read it would give them to the next call.
         raise
     finally:
         await pool.release(connection)
+    return answers
+
+
+async def _answers(connection: AbstractConnection, count: int) -> list[Any]:
+    """The next answers. Each has the connection's time limit, or up to a tenth less.
+
+    redis-py sets up a time limit for every answer, most of which are there already: at the price of two context
+    managers and a timer each.
+    """
+    time, limit = asyncio.get_running_loop().time, connection.socket_timeout
+    answers: list[Any] = []
+    renew_at = 0.0
+    try:
+        async with asyncio.timeout(None) as over:
+            for _ in range(count):
+                if limit is not None and (now := time()) >= renew_at:
+                    over.reschedule(now + limit)
+                    renew_at = now + limit / 10
+                try:
+                    answers.append(await connection.read_response(timeout=inf))
+                except ResponseError as error:
+                    answers.append(error)
+    except TimeoutError as error:
+        pieces: Any = connection.repr_pieces()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+        where = ":".join(str(part) for name, part in pieces if name in {"host", "port", "path"})
+        raise exceptions.TimeoutError(f"Timeout reading from {where}") from error
     return answers
 
 

@@ -5,7 +5,7 @@ here and become the store's. Used by `RedisStore` and the doctor.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -53,10 +53,10 @@ class Server:
         for script in scripts:
             await self.client.script_load(script.source)
 
-    async def call(self, command: Command, *, is_durable: bool, is_asking: bool = False) -> Any:
+    def call(self, command: Command, *, is_durable: bool, is_asking: bool = False) -> Awaitable[Any]:
         """See `TickPipeline.call`. `is_durable`: the answer counts once the copies asked for are confirmed."""
         pipeline = self._commits if is_durable else self.pipeline
-        return await pipeline.call(command, is_asking=is_asking)
+        return pipeline.call(command, is_asking=is_asking)
 
     async def close(self) -> None:
         """Give up what is not yet answered and close all connections. Never raises, may be repeated."""
@@ -79,13 +79,13 @@ class Servers(ABC):
         except (RedisError, OSError) as error:
             raise store_error(error) from error
 
-    async def script(self, script: Script, key: bytes, *arguments: bytes, is_durable: bool = False) -> Any:
+    def script(self, script: Script, key: bytes, *arguments: bytes, is_durable: bool = False) -> Awaitable[Any]:
         """Run `script` on its one key; the answer as Redis gave it. Raises what `store_error` makes of a failure."""
-        return await self._checked(Command.of_script(script, key, *arguments), is_durable)
+        return self._checked(Command.of_script(script, key, *arguments), is_durable)
 
-    async def command(self, name: bytes, key: bytes, *arguments: bytes, is_durable: bool = False) -> Any:
+    def command(self, name: bytes, key: bytes, *arguments: bytes, is_durable: bool = False) -> Awaitable[Any]:
         """Run one command on its one key, as `script` does."""
-        return await self._checked(Command((name, key, *arguments), key), is_durable)
+        return self._checked(Command((name, key, *arguments), key), is_durable)
 
     async def _checked(self, command: Command, is_durable: bool) -> Any:
         answer = await self._call(command, is_durable)
@@ -120,7 +120,7 @@ class Servers(ABC):
     async def _open(self, scripts: Sequence[Script]) -> None: ...
 
     @abstractmethod
-    async def _call(self, command: Command, is_durable: bool) -> Any:
+    def _call(self, command: Command, is_durable: bool) -> Awaitable[Any]:
         """The answer, or the error: returned, not raised."""
 
 
@@ -143,5 +143,5 @@ class OneServer(Servers):
     async def _open(self, scripts: Sequence[Script]) -> None:
         await self.server.check(scripts)
 
-    async def _call(self, command: Command, is_durable: bool) -> Any:
-        return await self.server.call(command, is_durable=is_durable)
+    def _call(self, command: Command, is_durable: bool) -> Awaitable[Any]:
+        return self.server.call(command, is_durable=is_durable)

@@ -48,7 +48,10 @@ oldest_reply = advance(oldest_reply, turn - outbox + 1, function(n)
   local id = redis.call('HGET', key, 'd:' .. n)
   redis.call('HDEL', key, 'd:' .. n, 'o:' .. n, 'i:' .. (id or ''))
 end)
-redis.call('HSET', key, 'o0', oldest_reply, 't0', oldest_turn)
+-- Where nothing was dropped nothing is noted; a context without a note has its first reply and turn.
+if oldest_reply ~= (tonumber(fields[4]) or 1) or oldest_turn ~= (tonumber(fields[5]) or 0) then
+  redis.call('HSET', key, 'o0', oldest_reply, 't0', oldest_turn)
+end
 
 if started == request then
   redis.call('HDEL', key, 'r', 'a', 's')

@@ -21,16 +21,24 @@ else
   local before = started == request and tonumber(count) or 0
   local is_repeated = before > 0 and last_attempt == attempt
   starts = is_repeated and before or before + 1
-  redis.call('HSET', key, 'e', ARGV[2])
   if starts <= counted then
-    redis.call('HSET', key, 'r', request, 'a', attempt, 's', starts)
+    redis.call('HSET', key, 'e', ARGV[2], 'r', request, 'a', attempt, 's', starts)
+  else
+    redis.call('HSET', key, 'e', ARGV[2])
   end
   redis.call('EXPIRE', key, ARGV[5])
 end
 
-local turns = {}
+local turns, names = {}, {}
 for id = math.max(0, version - history + 1), version do
-  turns[#turns + 1] = redis.call('HGET', key, 't:' .. id)
+  names[#names + 1] = 't:' .. id
+  -- Many at a time, as each command costs more than the reading; not all, as Lua passes some 8,000 values at most.
+  if id == version or #names == 1000 then
+    for _, turn in ipairs(redis.call('HMGET', key, unpack(names))) do
+      turns[#turns + 1] = turn
+    end
+    names = {}
+  end
 end
 -- Fixed width: an answer is no longer at turn 20,000 than at turn 20.
 return {'ok', string.format('%012d', version), main, reply, starts, turns, tonumber(fields[8]) or 0}

@@ -1,0 +1,85 @@
+"""Messages handed to their consumer as soon as their last frame is read, past aiormq's queue of frames.
+
+aiormq puts each of a message's three frames into a queue of its channel, from which another task takes them, to make
+another one for each message. Here something stands before that queue which keeps the frames of one consumer's messages
+and lets all others through. Nothing is overtaken that matters: after a channel or its consumer is closed nothing comes
+for it any more. Where the library looks different nothing is done (docs/decisions/0022). Used by the RabbitMQ broker.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from pamqp import commands
+from pamqp.body import ContentBody
+from pamqp.header import ContentHeader
+
+AT_A_TIME: Final = 32
+"""Messages after which others have their turn: what is in the socket's buffer is read without a wait in between."""
+
+_Item = tuple[int, Any]
+
+
+def deliver_directly(channel: AbstractChannel, consumer_tag: str, deliver: Callable[[DeliveredMessage], None]) -> bool:
+    """Have what comes for a consumer handed to `deliver`, which must not raise. False where that cannot be arranged."""
+    with_frames: Any = channel
+    queue = getattr(channel, "frames", None)
+    if not isinstance(queue, asyncio.Queue):
+        return False
+    with_frames.frames = _Before(queue, channel, consumer_tag, deliver)
+    return True
+
+
+class _Before:
+    """What the connection's reader puts frames into, and the channel's reader takes them from."""
+
+    def __init__(
+        self,
+        queue: "asyncio.Queue[_Item]",
+        channel: AbstractChannel,
+        consumer_tag: str,
+        deliver: Callable[[DeliveredMessage], None],
+    ) -> None:
+        self._queue = queue
+        self._channel = channel
+        self._tag = consumer_tag
+        self._deliver = deliver
+        self._kept: list[_Item] = []
+        """Frames of the message that comes now: they follow each other on a channel (AMQP 0-9-1, 4.2.6)."""
+        self._missing = 0
+        self._delivered = 0
+        self.get = queue.get
+        self.task_done = queue.task_done
+
+    async def put(self, item: _Item) -> None:
+        """Take a frame."""
+        frame = item[1]
+        if self._kept:
+            await self._go_on(item)
+        elif type(frame) is commands.Basic.Deliver and frame.consumer_tag == self._tag:
+            self._kept.append(item)
+        else:
+            await self._queue.put(item)
+
+    async def _go_on(self, item: _Item) -> None:
+        kept, frame = self._kept, item[1]
+        kept.append(item)
+        if len(kept) == 2 and isinstance(frame, ContentHeader):
+            self._missing = frame.body_size
+        elif len(kept) > 2 and isinstance(frame, ContentBody):
+            self._missing -= len(frame.value)
+        else:  # It is the library's to say what is wrong.
+            self._kept = []
+            for each in kept:
+                await self._queue.put(each)
+            return
+        if self._missing > 0:
+            return
+        self._kept = []
+        (_, delivery), (_, header), *parts = kept
+        body = parts[0][1].value if len(parts) == 1 else b"".join(part.value for _, part in parts)
+        self._deliver(DeliveredMessage(delivery=delivery, header=header, body=body, channel=self._channel))
+        self._delivered += 1
+        if self._delivered % AT_A_TIME == 0:
+            await asyncio.sleep(0)
