@@ -50,7 +50,7 @@ class Settings(ServerSettings):
         description="Bytes of unacknowledged requests per process at most, 2 KiB for each included.",
     )
     batch_size: int = Field(default=64, ge=1, le=10_000, description="Requests taken per poll at most.")
-    concurrency: int = Field(default=256, ge=1, le=10_000, description="Turns that run at a time at most.")
+    concurrency: int = Field(default=256, ge=1, le=10_000, description="Runs of the bot at a time at most.")
     history: int = Field(default=10, ge=1, le=1000, description="Turns loaded with a context; older ones on demand.")
     max_turns: int | None = Field(default=None, ge=1, description="Turns kept per context; all where not set.")
     outbox: int = Field(default=128, ge=1, le=100_000, description="Replies kept per context, for repeated requests.")

@@ -15,20 +15,26 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import uuid4
-from weakref import WeakKeyDictionary
 
 from interfaces.bot_signals import Reject, Retry
 from interfaces.broker_attachments import BrokerAttachments
-from interfaces.brokers import Channel
 from interfaces.context import Context
 from interfaces.envelope import Request, decode_body
-from interfaces.errors import Reason, RequestRejected, StoreUnavailable, TurnAbandoned, VersionConflict
+from interfaces.errors import (
+    Reason,
+    RequestRejected,
+    StoreUnavailable,
+    TurnAbandoned,
+    TurnPostponed,
+    VersionConflict,
+)
 from interfaces.messages import Message
 from interfaces.reply_bodies import encode_reply
 from interfaces.turn_records import TurnRecord
 from worker import records
 from worker.apps import App, HandlerApp, RunnerApp
 from worker.bot_runs import BotRuns, Run, store_of
+from worker.epochs import Epochs
 from worker.isolation import Isolation, shared_starts
 from worker.retries import BotFailed, rejection, retrying
 from worker.settings import Settings
@@ -70,7 +76,8 @@ class TurnRunner:
 
     `current(ctx_id)` gives the request that the context is in a turn for; `interface` is the one it came through, for
     bots that ask it for attachments. `returnable(request)` says how many requests of its context may be delivered again
-    although they are acknowledged: their replies are kept, however many.
+    although they are acknowledged: their replies are kept, however many. `may_run(request)`: whether the bot may still
+    begin with it here.
     """
 
     def __init__(
@@ -82,6 +89,7 @@ class TurnRunner:
         interface: BrokerAttachments | None = None,
         *,
         returnable: Callable[[Request], int] = lambda _: 0,
+        may_run: Callable[[Request], bool] = lambda _: True,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -89,6 +97,7 @@ class TurnRunner:
         self._current = current
         self._interface = interface
         self._returnable = returnable
+        self._may_run = may_run
         self._bot: HandlerApp | RunnerApp | PipelineTurns
         if isinstance(app, HandlerApp | RunnerApp):
             self._bot, self._history = app, settings.history
@@ -97,7 +106,8 @@ class TurnRunner:
             self._history = self._bot.history
         self._process = uuid4().hex[:12]
         self._turns = count(1)
-        self._epochs: WeakKeyDictionary[Channel, asyncio.Future[int]] = WeakKeyDictionary()
+        self._epochs = Epochs(store)
+        self._places = asyncio.Semaphore(settings.concurrency)
         self._isolation = Isolation()
         self._shared_starts = shared_starts(settings.crash_limit)
         self._rate = TurnRate(settings.rate)
@@ -109,14 +119,15 @@ class TurnRunner:
     ) -> Context:
         """Take the request that `ctx_id` is in through its turn; the context carries the committed reply.
 
-        Raises `RequestRejected` for the dead letters and `TurnAbandoned` where another worker owns the context now.
+        Raises `RequestRejected` for the dead letters, `TurnAbandoned` where another worker owns the context now, and
+        `TurnPostponed` where the bot was not to begin any more.
         """
         request = self._current(ctx_id if ctx_id is not None else "")
-        epoch = await self._epoch(request.delivery.channel)
+        epoch = await self._epochs.of(request.delivery.channel)
         turn = _Turn(request, epoch, f"{self._process}.{next(self._turns)}")
         try:
             return await self._attempted(turn)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, TurnPostponed):
             # Not finished, but no crash either. Said before the channel closes and the next worker is asked.
             with suppress(StoreUnavailable, TimeoutError):
                 async with asyncio.timeout(TAKE_BACK_SECONDS):
@@ -128,28 +139,7 @@ class TurnRunner:
 
     def close(self) -> None:
         """Ask for no more epochs."""
-        for epoch in self._epochs.values():
-            epoch.cancel()  # one still asked for would be asked for for ever
-
-    async def _epoch(self, channel: Channel) -> int:
-        """This worker's epoch for what `channel` delivers, claimed at its first delivery.
-
-        Not when the channel opens: a waiting consumer may be promoted hours later, and its epoch must be higher than
-        the one of the consumer it follows. Raises `TurnAbandoned` where the channel was lost before that.
-        """
-        epoch = self._epochs.get(channel)
-        if epoch is None:
-            epoch = self._epochs[channel] = asyncio.ensure_future(self._claim(channel))
-        return epoch.result() if epoch.done() else await asyncio.shield(epoch)
-
-    async def _claim(self, channel: Channel) -> int:
-        epoch = await while_store_is_away(self._store.claim)
-        # This process may have slept between the delivery and the claim, and others may have finished the delivered
-        # requests since: then the new epoch would be higher than theirs. A channel that is open after the claim rules
-        # that out, because whoever follows on it claims later.
-        if not await channel.verify():
-            raise TurnAbandoned("the channel was lost before an epoch was claimed for it")
-        return epoch
+        self._epochs.close()
 
     async def _attempted(self, turn: _Turn) -> Context:
         """The turn, run as often as it takes and is allowed."""
@@ -204,17 +194,14 @@ class TurnRunner:
             # It may have waited for long. Started here and elsewhere, it could only commit once.
             raise TurnAbandoned("the channel was lost before the turn was started")
 
-        async def load() -> Loaded:
-            return await self._store.load(
-                request.ctx_id,
-                request.request_id,
-                epoch=turn.epoch,
-                attempt=turn.attempt,
-                history=self._history,
-                counted=counted,
-            )
-
-        loaded = await while_store_is_away(load)
+        load = partial(
+            self._store.load,
+            epoch=turn.epoch,
+            attempt=turn.attempt,
+            history=self._history,
+            counted=counted,
+        )
+        loaded = await while_store_is_away(load, request.ctx_id, request.request_id)
         if loaded.reply is None and loaded.starts > self._settings.crash_limit:
             raise RequestRejected(
                 Reason.CRASHES_WORKER,
@@ -232,7 +219,10 @@ class TurnRunner:
         # Only now: a request that comes again after its turn was committed must not be refused.
         if not turn.has_run and not self._rate.admits(request.ctx_id):
             raise RequestRejected(Reason.RATE_LIMITED, f"more than {self._settings.rate} messages in a minute")
-        context, response, older_turns = await self._run(turn, loaded)
+        async with self._places:
+            if not turn.has_run and not self._may_run(request):
+                raise TurnPostponed("the worker stops, or hands over the request's queue")
+            context, response, older_turns = await self._run(turn, loaded)
         turn_id = context.current_turn_id
         if response is not None and self._interface is not None:
             response = await self._interface.sent(response)

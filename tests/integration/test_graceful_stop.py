@@ -45,6 +45,11 @@ async def messages_ready(broker: RabbitMQBroker, topology: Topology, count: int)
             await asyncio.sleep(0.01)
 
 
+async def begun(store: RedisStore) -> list[str]:
+    """Contexts in which the start of a turn is counted that is not finished."""
+    return [ctx_id for ctx_id in CONTEXTS if (await store.read_outbox(ctx_id)).started is not None]
+
+
 async def test_running_turns_finish_and_what_has_not_started_waits_for_the_next_worker(
     amqp_url: str, redis_url: str, topology: Topology, client: BrokerClient, broker: RabbitMQBroker, store: RedisStore
 ) -> None:
@@ -71,6 +76,31 @@ async def test_running_turns_finish_and_what_has_not_started_waits_for_the_next_
                 assert [reply.turn for reply in later if reply.ctx_id == ctx_id] == [2, 3, 4, 5, 6]
     await applied(store, {ctx_id: [f"{ctx_id} {number}" for number in range(6)] for ctx_id in CONTEXTS})
     assert len(bot.started) == 18
+    await all_settled(broker, topology)
+
+
+async def test_turns_that_wait_for_the_bot_when_it_stops_are_left_to_the_next_worker_and_are_no_crash(
+    amqp_url: str, redis_url: str, topology: Topology, client: BrokerClient, broker: RabbitMQBroker, store: RedisStore
+) -> None:
+    """Their contexts are loaded, their starts counted: with this limit a start that stays would be a dead letter."""
+    bot = Gate()
+    settings = worker_settings(topology.namespace, redis_url=redis_url, concurrency=1, crash_limit=1)
+    sent = {ctx_id: [f"{ctx_id} {number}" for number in range(2)] for ctx_id in CONTEXTS}
+    await send_all(client, sent)
+    worker = Worker(bot, settings, broker=RabbitMQBroker(amqp_url))
+    async with running(worker) as working:
+        await until(lambda: len(bot.started) == 1, "the bot runs")
+        async with asyncio.timeout(20):
+            while len(await begun(store)) < 2:  # noqa: ASYNC110 - concurrency, and as many again; a store is to be asked
+                await asyncio.sleep(0.005)
+        worker.stop()
+        bot.open(*(text for texts in sent.values() for text in texts))
+        await working
+    assert (worker.unfinished, len(bot.started)) == (0, 1)
+    assert await begun(store) == []
+    async with running(Worker(bot, settings, broker=RabbitMQBroker(amqp_url))):
+        await applied(store, sent)
+    assert len(bot.started) == 6
     await all_settled(broker, topology)
 
 

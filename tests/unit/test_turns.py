@@ -12,7 +12,7 @@ import pytest
 from interfaces.brokers import Delivery, Properties
 from interfaces.context import Context
 from interfaces.envelope import Request, decode_request, encode_request
-from interfaces.errors import BrokerRefused, Reason, RequestRejected, StoreUnavailable, TurnAbandoned
+from interfaces.errors import BrokerRefused, Reason, RequestRejected, StoreUnavailable, TurnAbandoned, TurnPostponed
 from interfaces.messages import Message
 from interfaces.topology import Topology
 from interfaces.turn_records import NodeLabel
@@ -45,9 +45,14 @@ class OpenChannel:
 class FaultyStore(MemoryStore):
     """A memory store that fails where a test says."""
 
+    loads = 0
     fail_before_commit = 0
     fail_after_commit = 0
     overtaken_by: Turn | None = None
+
+    async def load(self, *args: Any, **more: Any) -> Loaded:
+        self.loads += 1
+        return await super().load(*args, **more)
 
     async def commit(self, turn: Turn) -> bytes:
         if self.fail_before_commit:
@@ -73,8 +78,8 @@ class Bench:
         self.requests: dict[str, Request] = {}
         self.runners: list[TurnRunner] = []
 
-    def runner(self, bot: Any) -> TurnRunner:
-        runner = TurnRunner(adapt(bot), self.store, self.settings, self._current)
+    def runner(self, bot: Any, may_run: Callable[[Request], bool] = lambda _: True) -> TurnRunner:
+        runner = TurnRunner(adapt(bot), self.store, self.settings, self._current, may_run=may_run)
         self.runners.append(runner)
         return runner
 
@@ -383,3 +388,60 @@ async def test_what_cannot_become_a_turn_is_rejected(bench: Bench) -> None:
     with pytest.raises(RequestRejected) as rejected:
         await bench.turn(bench.runner(answer), "hello", "r1")
     assert rejected.value.reason is Reason.REPLY_INVALID
+
+
+class Gated:
+    """A bot whose runs end when they are let go."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, asyncio.Event] = {}
+
+    async def __call__(self, ctx: Context) -> str:
+        gate = self.running[ctx.id] = asyncio.Event()
+        await gate.wait()
+        del self.running[ctx.id]
+        return "done"
+
+
+async def test_the_bot_runs_no_more_often_at_a_time_than_it_may_and_contexts_are_loaded_meanwhile(
+    bench: Bench,
+) -> None:
+    bench.settings = bench.settings.model_copy(update={"concurrency": 2})
+    bot = Gated()
+    runner = bench.runner(bot)
+    turns = [asyncio.create_task(bench.turn(runner, "hello", "r1", ctx_id=f"c{n}")) for n in range(4)]
+    await until(lambda: bench.store.loads == 4 and len(bot.running) == 2)
+    assert sorted(bot.running) == ["c0", "c1"]
+    bot.running["c0"].set()
+    await turns[0]
+    await until(lambda: sorted(bot.running) == ["c1", "c2"])
+    for ctx_id in ("c1", "c2", "c3"):
+        await until(lambda ctx_id=ctx_id: ctx_id in bot.running)  # type: ignore[misc]  # mypy cannot type a lambda's default
+        bot.running[ctx_id].set()
+    assert [reply_of(await turn)["status"] for turn in turns] == ["ok"] * 4
+
+
+async def test_a_turn_that_waits_for_a_place_is_not_begun_once_its_queue_is_handed_over(bench: Bench) -> None:
+    bench.settings = bench.settings.model_copy(update={"concurrency": 1, "crash_limit": 1})
+    bot, allowed = Gated(), [True]
+    runner = bench.runner(bot, lambda _: allowed[0])
+    running = asyncio.create_task(bench.turn(runner, "hello", "r1", ctx_id="runs"))
+    waiting = asyncio.create_task(bench.turn(runner, "hello", "r1", ctx_id="waits"))
+    await until(lambda: bench.store.loads == 2 and bool(bot.running))
+    allowed[0] = False
+    bot.running["runs"].set()
+    assert reply_of(await running)["status"] == "ok"
+    with pytest.raises(TurnPostponed):
+        await waiting
+    # Its start was taken back: with this crash limit it would be refused as one that has ended a process.
+    allowed[0] = True
+    again = asyncio.create_task(bench.turn(runner, "hello", "r1", ctx_id="waits"))
+    await until(lambda: "waits" in bot.running)
+    bot.running["waits"].set()
+    assert reply_of(await again)["status"] == "ok"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - a store and a bot that are only looked at
+            await asyncio.sleep(0)
