@@ -198,8 +198,8 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         return self._arrivals.returnable(request)
 
     def may_run(self, request: Request) -> bool:
-        """Whether a bot may still begin with this request here; otherwise it comes again."""
-        return not self._stopping and self._connected().may_start(request.delivery.channel)
+        """Whether a bot may still begin in the turn of this request here; otherwise it comes again."""
+        return not self._stopping and self._connected().may_run(request.delivery.channel)
 
     async def _request(self) -> list[tuple[Message, Hashable]]:
         """The next requests, at most `batch_size`: those that are ready now, and it waits only while there is none."""
@@ -236,7 +236,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         held, shards = self._taken.start(ctx_id), self._connected()
         request, channel = self.current(ctx_id), held.delivery.channel
         try:
-            if self.may_run(request):
+            if not self._stopping and shards.may_start(channel):
                 self._begin_turn(request)
                 shards.hold(channel)
                 await self._run(request)

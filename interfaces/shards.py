@@ -70,7 +70,11 @@ class Shards:
 
     def may_start(self, channel: Channel) -> bool:
         """Whether a turn may still begin for what this channel delivered; otherwise that comes again elsewhere."""
-        return channel.is_open and channel.queue not in self._releasing and channel not in self._reopening
+        return self.may_run(channel) and channel not in self._reopening
+
+    def may_run(self, channel: Channel) -> bool:
+        """Whether a bot may still begin in a turn that has: a channel that is reopened waits for those."""
+        return channel.is_open and channel.queue not in self._releasing
 
     def hold(self, channel: Channel) -> None:
         """Hold the channel's queue for the turn in the current task."""

@@ -1,8 +1,10 @@
-"""Runs of the bot, each within its time. One that does not end even then is left behind, and reaches nothing more.
+"""Runs of the bot, so many at a time and each within its time. One that does not end even then is left behind.
 
-A run is a task of its own: one that ignores its cancellation, or waits for a thread, can then be left to itself. What
-is left behind is counted while it lasts, and said in the log with the place it is at. `watch` ends the process at a
-bound, for nothing but its end rids it of a thread. Used by `worker.turns`.
+A run is a task of its own: one that ignores its cancellation, or waits for a thread, can then be left to itself. It
+waits for its place itself and gives it back itself, so that the next one begins a tick of the event loop later and not
+five (docs/decisions/0027). What is left behind has no place and reaches nothing more; it is counted while it lasts, and
+said in the log with the place it is at. `watch` ends the process at a bound, for nothing but its end rids it of a
+thread. Used by `worker.turns`.
 """
 
 import asyncio
@@ -48,11 +50,23 @@ class Run:
         self.task: asyncio.Task[Any]
         self.is_left = False
         self._woken: asyncio.Future[None] | None = None
+        self._deadline: float | None = None
+        self._places: asyncio.Semaphore | None = None
+
+    def begin(self, places: asyncio.Semaphore) -> None:
+        """Note that it has one of the places, and that its time begins."""
+        self._places = places
         self.restart_clock()
+
+    def leave(self) -> None:
+        """Give its place back. May be repeated."""
+        places, self._places = self._places, None
+        if places is not None:
+            places.release()
 
     def restart_clock(self) -> None:
         """Give the run all of its time again: what it waited for was not its fault."""
-        self.deadline = asyncio.get_running_loop().time() + self._seconds
+        self._deadline = asyncio.get_running_loop().time() + self._seconds
 
     async def wait(self) -> None:
         """Return when it has ended, or when its time is over.
@@ -61,13 +75,16 @@ class Run:
         """
         loop = asyncio.get_running_loop()
         self.task.add_done_callback(self._wake)
-        while not self.task.done() and self.deadline > loop.time():
+        while not self.task.done() and (left := self._left(loop.time())) > 0:
             self._woken = loop.create_future()
-            over = loop.call_at(self.deadline, self._wake)
+            over = loop.call_later(left, self._wake)
             try:
                 await self._woken
             finally:
                 over.cancel()
+
+    def _left(self, now: float) -> float:
+        return self._seconds if self._deadline is None else self._deadline - now
 
     def _wake(self, _: object = None) -> None:
         if self._woken is not None and not self._woken.done():
@@ -135,10 +152,11 @@ def store_of(run: Run, store: ContextStore) -> ContextStore:
 
 
 class BotRuns:
-    """Runs the bot, `seconds` at most each time; `limit` runs may be left behind."""
+    """Runs the bot, `seconds` at most each time, `concurrency` times at once; `limit` runs may be left behind."""
 
-    def __init__(self, seconds: float, limit: int) -> None:
+    def __init__(self, seconds: float, concurrency: int, limit: int) -> None:
         self._seconds = seconds
+        self._places = asyncio.Semaphore(concurrency)
         self._limit = limit
         self._left: set[Run] = set()
         self._too_many = asyncio.Event()
@@ -157,9 +175,10 @@ class BotRuns:
         )
 
     async def run(self, name: str, bot: Callable[[Run], Awaitable[T]]) -> T:
-        """What `bot` returns. Raises what it raises (`BotExited` for a `SystemExit`), or `TurnOverdue`."""
+        """What `bot` returns, once it has had its place. Raises what it raises (`BotExited` for a `SystemExit`), or
+        `TurnOverdue`."""
         run = Run(self._seconds)
-        task: asyncio.Task[T] = asyncio.create_task(_without_exits(bot, run), name=name)
+        task: asyncio.Task[T] = asyncio.create_task(self._in_a_place(bot, run), name=name)
         run.task = task
         try:
             await run.wait()
@@ -173,6 +192,17 @@ class BotRuns:
             self._too_many.set()
         raise TurnOverdue(f"the bot ran for more than {self._seconds:g} s")
 
+    async def _in_a_place(self, bot: Callable[[Run], Awaitable[T]], run: Run) -> T:
+        await self._places.acquire()
+        run.begin(self._places)
+        try:
+            return await bot(run)
+        except SystemExit as error:
+            # The event loop would let it through and end the process, turns of others included.
+            raise BotExited(described(error)) from error
+        finally:
+            run.leave()
+
     async def _end(self, run: Run) -> None:
         run.task.add_done_callback(_log_late_error)
         run.task.cancel()
@@ -181,16 +211,9 @@ class BotRuns:
         finally:
             if run.goes_on:
                 run.is_left = True
+                run.leave()
                 self._left.add(run)
                 logger.error("%s does not end, and is left behind at\n%s", run.task.get_name(), run.place())
-
-
-async def _without_exits(bot: Callable[[Run], Awaitable[T]], run: Run) -> T:
-    try:
-        return await bot(run)
-    except SystemExit as error:
-        # The event loop would let it through and end the process, turns of others included.
-        raise BotExited(described(error)) from error
 
 
 def _outcome(task: "asyncio.Task[T]") -> T:

@@ -107,11 +107,10 @@ class TurnRunner:
         self._process = uuid4().hex[:12]
         self._turns = count(1)
         self._epochs = Epochs(store)
-        self._places = asyncio.Semaphore(settings.concurrency)
         self._isolation = Isolation()
         self._shared_starts = shared_starts(settings.crash_limit)
         self._rate = TurnRate(settings.rate)
-        self.runs = BotRuns(settings.turn_timeout, settings.left_behind)
+        self.runs = BotRuns(settings.turn_timeout, settings.concurrency, settings.left_behind)
         """The bot at work, and what is left behind of it."""
 
     async def __call__(
@@ -219,10 +218,7 @@ class TurnRunner:
         # Only now: a request that comes again after its turn was committed must not be refused.
         if not turn.has_run and not self._rate.admits(request.ctx_id):
             raise RequestRejected(Reason.RATE_LIMITED, f"more than {self._settings.rate} messages in a minute")
-        async with self._places:
-            if not turn.has_run and not self._may_run(request):
-                raise TurnPostponed("the worker stops, or hands over the request's queue")
-            context, response, older_turns = await self._run(turn, loaded)
+        context, response, older_turns = await self._run(turn, loaded)
         turn_id = context.current_turn_id
         if response is not None and self._interface is not None:
             response = await self._interface.sent(response)
@@ -243,11 +239,10 @@ class TurnRunner:
             # The bot may have changed what it was given before it failed: take it from the wire again.
             body = decode_body(request.body, self._limits)
             message, misc = self._received(body.message), body.update_ctx_misc
-        turn.has_run = True
-        bot = partial(self._run_bot, request, message, misc, loaded)
+        bot = partial(self._run_bot, turn, message, misc, loaded)
         try:
             return await self.runs.run(f"bot {request.ctx_id!r}", bot)
-        except (RequestRejected, Reject):
+        except (TurnPostponed, RequestRejected, Reject):
             raise  # What is stored cannot be read, or what the bot left cannot be stored: again, it would be the same.
         except (Exception, Retry) as error:
             await while_store_is_away(self._store.forget_start, request.ctx_id, request.request_id, turn.attempt)
@@ -256,9 +251,12 @@ class TurnRunner:
             raise BotFailed from error
 
     async def _run_bot(
-        self, request: Request, message: Message, update_ctx_misc: dict[str, Any] | None, loaded: Loaded, run: Run
+        self, turn: _Turn, message: Message, update_ctx_misc: dict[str, Any] | None, loaded: Loaded, run: Run
     ) -> _Ran:
-        store = store_of(run, self._store)
+        request, store = turn.request, store_of(run, self._store)
+        if not turn.has_run and not self._may_run(request):
+            raise TurnPostponed("the worker stops, or hands over the request's queue")
+        turn.has_run = True
         if not isinstance(self._bot, HandlerApp | RunnerApp):
             return _Ran(*await self._bot.run(store, request.ctx_id, loaded, message, update_ctx_misc))
         context = records.read_context(request.ctx_id, loaded.version, loaded.main, loaded.turns)

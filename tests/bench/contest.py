@@ -22,9 +22,9 @@ OTHER_PYTHON: Final = str(ROOT / ".venv-bench/bin/python")
 VARIANTS: Final = {
     "steady": Work(10_000, 1_000),
     "bursts": Work(10_000, 2_000, in_a_row=5),
-    "waiting": Work(10_000, 1_000, wait=0.05),
+    "waiting": Work(100_000, 10_000, wait=0.05),
 }
-WAITING_SECONDS: Final = 5
+WAITING_SECONDS: Final = 15
 """No contender waits longer in one run: whoever runs few handlers at a time gets fewer requests."""
 
 OURS: Final = "Switchboard"

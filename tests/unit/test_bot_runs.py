@@ -52,7 +52,7 @@ async def test_a_run_within_its_time_gives_what_it_returns() -> None:
     async def bot(run: Run) -> str:
         return "answer"
 
-    assert await BotRuns(5, 1).run("bot", bot) == "answer"
+    assert await BotRuns(5, 10, 1).run("bot", bot) == "answer"
 
 
 async def test_an_overdue_run_is_cancelled_and_may_clean_up() -> None:
@@ -66,7 +66,7 @@ async def test_an_overdue_run_is_cancelled_and_may_clean_up() -> None:
             await asyncio.sleep(0)
             cleaned = True
 
-    runs = BotRuns(SECONDS, 1)
+    runs = BotRuns(SECONDS, 10, 1)
     with pytest.raises(TurnOverdue):
         await runs.run("bot", bot)
     assert cleaned
@@ -76,7 +76,7 @@ async def test_an_overdue_run_is_cancelled_and_may_clean_up() -> None:
 async def test_a_run_that_ignores_its_cancellation_is_left_behind_until_it_ends(
     release: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
-    runs = BotRuns(SECONDS, 2)
+    runs = BotRuns(SECONDS, 10, 2)
     with caplog.at_level(logging.ERROR), pytest.raises(TurnOverdue):
         await runs.run("bot 'ada'", lambda _: deaf(release))
     assert runs.left_behind == 1
@@ -86,13 +86,69 @@ async def test_a_run_that_ignores_its_cancellation_is_left_behind_until_it_ends(
     await gone(runs)
 
 
+async def test_a_run_that_is_left_behind_keeps_its_place_no_longer(release: threading.Event) -> None:
+    runs = BotRuns(SECONDS, 1, 2)
+    places: list[int] = []
+
+    async def bot(run: Run) -> None:
+        places.append(len(places))
+
+    first = asyncio.create_task(runs.run("first", lambda _: deaf(release)))
+    second = asyncio.create_task(runs.run("second", bot))
+    with pytest.raises(TurnOverdue):
+        await first
+    await asyncio.wait_for(second, 5)
+    release.set()
+    await gone(runs)
+    # The one that ended late has not given back what it did not have any more.
+    gate = asyncio.Event()
+    holding = asyncio.create_task(runs.run("holds the only place", lambda _: gate.wait()))
+    waiting = asyncio.create_task(runs.run("waits", bot))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert places == [0]
+    gate.set()
+    await asyncio.gather(holding, waiting)
+    assert places == [0, 1]
+
+
+async def test_the_time_of_a_run_begins_when_it_has_its_place() -> None:
+    runs = BotRuns(SECONDS, 1, 2)
+
+    async def bot(run: Run) -> str:
+        await asyncio.sleep(SECONDS * 0.6)
+        return "answer"
+
+    assert await asyncio.gather(*(runs.run(f"bot {number}", bot) for number in range(4))) == ["answer"] * 4
+
+
+async def test_a_run_that_is_cancelled_while_it_waits_for_its_place_never_begins() -> None:
+    runs, gate = BotRuns(5, 1, 1), asyncio.Event()
+    begun: list[str] = []
+
+    async def bot(run: Run) -> None:
+        begun.append("it")
+
+    holding = asyncio.create_task(runs.run("holds the only place", lambda _: gate.wait()))
+    waiting = asyncio.create_task(runs.run("waits", bot))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    gate.set()
+    await holding
+    assert begun == []
+    await runs.run("next", bot)
+    assert begun == ["it"]
+
+
 async def test_a_thread_that_never_returns_is_left_behind_and_the_log_says_where_it_is(
     release: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
     def hang_here() -> None:
         release.wait()
 
-    runs = BotRuns(SECONDS, 2)
+    runs = BotRuns(SECONDS, 10, 2)
     with caplog.at_level(logging.ERROR), pytest.raises(TurnOverdue):
         await runs.run("bot", lambda run: run_in_daemon_thread(hang_here, started=run.thread_started))
     assert runs.left_behind == 1
@@ -102,7 +158,7 @@ async def test_a_thread_that_never_returns_is_left_behind_and_the_log_says_where
 
 
 async def test_at_the_bound_of_runs_left_behind_the_process_is_to_end(release: threading.Event) -> None:
-    runs = BotRuns(SECONDS, 2)
+    runs = BotRuns(SECONDS, 10, 2)
     watching = asyncio.create_task(runs.watch())
     for number in (1, 2):
         assert not watching.done()
@@ -126,7 +182,7 @@ async def test_what_is_left_behind_reaches_no_store(release: threading.Event) ->
         else:
             outcome.set_result(None)
 
-    runs = BotRuns(SECONDS, 2)
+    runs = BotRuns(SECONDS, 10, 2)
     with pytest.raises(TurnOverdue):
         await runs.run("bot", bot)
     release.set()
@@ -150,7 +206,7 @@ async def test_a_store_that_is_away_costs_the_bot_none_of_its_time() -> None:
             await asyncio.sleep(SECONDS / 4)
         return "waited"
 
-    assert await BotRuns(SECONDS, 1).run("bot", bot) == "waited"
+    assert await BotRuns(SECONDS, 10, 1).run("bot", bot) == "waited"
 
 
 async def test_a_cancelled_turn_cancels_its_run() -> None:
@@ -163,7 +219,7 @@ async def test_a_cancelled_turn_cancels_its_run() -> None:
             cancelled.set()
             raise
 
-    turn = asyncio.create_task(BotRuns(600, 1).run("bot", bot))
+    turn = asyncio.create_task(BotRuns(600, 10, 1).run("bot", bot))
     await asyncio.sleep(0.01)
     turn.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -176,7 +232,7 @@ async def test_a_bot_that_exits_does_not_end_the_process() -> None:
         raise SystemExit(3)
 
     with pytest.raises(BotExited):
-        await BotRuns(5, 1).run("bot", bot)
+        await BotRuns(5, 10, 1).run("bot", bot)
 
 
 async def test_a_run_cancelled_from_within_fails() -> None:
@@ -184,7 +240,7 @@ async def test_a_run_cancelled_from_within_fails() -> None:
         raise asyncio.CancelledError
 
     with pytest.raises(StrayCancellationError):
-        await BotRuns(5, 1).run("bot", bot)
+        await BotRuns(5, 10, 1).run("bot", bot)
 
 
 @pytest.mark.parametrize("signal", [Retry(after=1), Reject("no")])
@@ -197,5 +253,5 @@ async def test_a_signal_out_of_a_task_group_is_that_signal(signal: Retry | Rejec
             group.create_task(part())
 
     with pytest.raises(type(signal)) as caught:
-        await BotRuns(5, 1).run("bot", bot)
+        await BotRuns(5, 10, 1).run("bot", bot)
     assert caught.value is signal

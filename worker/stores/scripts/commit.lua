@@ -20,19 +20,18 @@ end
 
 -- What the windows leave behind is dropped from the oldest on, a bounded number per commit:
 -- one as a rule, more after an operator has made a window smaller.
-local function advance(oldest, keep_from, drop)
-  local stop = math.min(keep_from, oldest + 64)
-  for n = oldest, stop - 1 do
-    drop(n)
-  end
-  return math.max(oldest, stop)
+local function advanced(oldest, keep_from)
+  return math.max(oldest, math.min(keep_from, oldest + 64))
 end
 
 local turn = version + 1
 local first_turn = max_turns > 0 and turn - max_turns + 1 or 0
+local keep_replies, keep_turns = advanced(oldest_reply, turn - outbox + 1), advanced(oldest_turn, first_turn)
 
--- The writes that need memory come first: Redis refuses the first of them or none.
-redis.call('HSET', key, 'v', turn, 'm', ARGV[3], 'i:' .. request, turn, 'd:' .. turn, request, 'o:' .. turn, ARGV[4])
+-- The writes that need memory come first: Redis refuses the first of them or none. One command, as each costs more than
+-- the fields it writes.
+redis.call('HSET', key, 'v', turn, 'm', ARGV[3], 'i:' .. request, turn, 'd:' .. turn, request, 'o:' .. turn, ARGV[4],
+  'o0', keep_replies, 't0', keep_turns)
 for i = 9, #ARGV, 2 do
   local id = tonumber(ARGV[i])
   -- A change to a turn that was dropped would otherwise stay for ever.
@@ -41,16 +40,12 @@ for i = 9, #ARGV, 2 do
   end
 end
 
-oldest_turn = advance(oldest_turn, first_turn, function(n)
+for n = oldest_turn, keep_turns - 1 do
   redis.call('HDEL', key, 't:' .. n)
-end)
-oldest_reply = advance(oldest_reply, turn - outbox + 1, function(n)
+end
+for n = oldest_reply, keep_replies - 1 do
   local id = redis.call('HGET', key, 'd:' .. n)
   redis.call('HDEL', key, 'd:' .. n, 'o:' .. n, 'i:' .. (id or ''))
-end)
--- Where nothing was dropped nothing is noted; a context without a note has its first reply and turn.
-if oldest_reply ~= (tonumber(fields[4]) or 1) or oldest_turn ~= (tonumber(fields[5]) or 0) then
-  redis.call('HSET', key, 'o0', oldest_reply, 't0', oldest_turn)
 end
 
 if started == request then
