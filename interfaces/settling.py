@@ -12,6 +12,7 @@ from time import monotonic
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_never, wait_random_exponential
 
 from interfaces.brokers import Broker, Delivery, Outgoing
+from interfaces.current_turn import CURRENT
 from interfaces.dead_letters import dead_letter, without_own_headers
 from interfaces.envelope import DIRECT_REPLY, SERVER_NAMED, Request, may_reply_to
 from interfaces.errors import (
@@ -86,6 +87,8 @@ class Settler:
 
     async def reject(self, delivery: Delivery, rejected: RequestRejected, request: Request | None = None) -> None:
         """Keep the request as a dead letter, tell its sender, and acknowledge. `request` is there where it decoded."""
+        if request is None:
+            CURRENT.set(delivery)
         logger.warning("request %r is a dead letter: %s", delivery.properties.message_id, rejected)
         await self._publish_dead_letter(dead_letter(self._topology, delivery, rejected, self._worker))
         self._metrics.dead_letters_total[rejected.reason] += 1
@@ -137,9 +140,9 @@ class Settler:
             # Said aloud once: where nobody listens on purpose, it is true of every reply.
             logger.log(
                 logging.DEBUG if self._has_told_unheard else logging.WARNING,
-                "nobody takes the reply to request %r: no queue for %r (others like this only at log level debug)",
+                "nobody takes the reply to request %r: no queue at %r (others like this only at log level debug)",
                 delivery.properties.message_id,
-                reply.routing_key,
+                reply.exchange or reply.routing_key,
             )
             self._has_told_unheard = True
         except BrokerFailed as error:

@@ -103,6 +103,11 @@ class Worker:
         await self._ready.wait()
 
     @property
+    def name(self) -> str:
+        """By which the others know it, and dead letters and the log name it."""
+        return self._interface.name
+
+    @property
     def consumed(self) -> list[str]:
         """Request queues this worker has a consumer on, those it only waits for included."""
         return self._interface.consumed
