@@ -96,6 +96,8 @@ class Settler:
         await delivery.channel.ack(delivery)
         self.settled += 1
         self._metrics.turns_total["dead"] += 1
+        if self._telemetry.tracing is not None and request is not None:
+            self._telemetry.tracing.failed(rejected.reason.value)
 
     def reject_aside(self, delivery: Delivery, rejected: RequestRejected) -> "asyncio.Task[None]":
         """`reject` for a request that cannot be read, so is in no lane. Returns at once, with what ends then."""
@@ -134,7 +136,10 @@ class Settler:
 
     async def _publish_reply(self, reply: Outgoing, delivery: Delivery) -> None:
         try:
-            await self._until_heard(reply)
+            if self._telemetry.tracing is None:
+                await self._until_heard(reply)
+            else:
+                await self._telemetry.tracing.replying(reply, self._until_heard)
         except Unroutable:
             # Whoever asked is gone, or nobody listens. The turn stands; the reply stays in the context's outbox.
             # Said aloud once: where nobody listens on purpose, it is true of every reply.
