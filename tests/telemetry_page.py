@@ -1,4 +1,4 @@
-"""The tables of metrics in docs/telemetry.md, from the list in the code: `python -m tests.telemetry_page` writes them."""
+"""The table of metrics in docs/telemetry.md, from the list in the code: `python -m tests.telemetry_page` writes it."""
 
 from pathlib import Path
 from typing import Final
