@@ -1,4 +1,4 @@
-"""What telemetry costs: pairs of runs, a worker that is scraped every second and one without any; 1 where it is too much.
+"""What telemetry costs: pairs of runs, a worker that is scraped every second and one without; 1 where it is too much.
 
 `python -m tests.bench.telemetry` compares with this very code and its counting taken out, `--without DIRECTORY` with a
 checkout from before there was any. Runs of a pair follow one another, so what else the machine does meets both.

@@ -187,7 +187,7 @@ async def test_a_malformed_traceparent_never_fails_a_turn(
     assert b'"status":"ok"' in reply.body
     turn = spans.one(f"process {namespace}.requests")
     assert reply.properties.headers is not None
-    assert reply.properties.headers["traceparent"] == f"00-{trace_of(turn):032x}-{id_of(turn):016x}-01"
+    assert str(reply.properties.headers["traceparent"]).startswith(f"00-{trace_of(turn):032x}-{id_of(turn):016x}-")
 
 
 async def test_without_traces_a_reply_has_no_headers(
