@@ -154,6 +154,12 @@ def incoming(delivery: "Delivery") -> Context:
     return _PROPAGATOR.extract(carrier, Context())
 
 
+def trace_id() -> str | None:
+    """The trace that the running task is in, as its 32 hexadecimal digits."""
+    span = get_current_span().get_span_context()
+    return f"{span.trace_id:032x}" if span.is_valid else None
+
+
 def _attributes(operation: str, destination: str, message_id: str | None) -> dict[str, Any]:
     return {
         "messaging.system": "rabbitmq",

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 
 from interfaces import Context
 from interfaces.client import BrokerClient
 from interfaces.current_turn import CURRENT
 from interfaces.encryption import Keys
+from interfaces.tracing import Tracing
 from worker import Settings, Worker
 from worker.cli.logs import TurnFields, hashed, log_to_stderr, pass_on_json
 
@@ -49,10 +51,12 @@ def plain_bot(ctx: Context) -> str:
     return "done"
 
 
-async def lines_of_a_turn(capsys: Capture, text: str = "hello", app: Any = bot, **settings: Any) -> list[str]:
+async def lines_of_a_turn(
+    capsys: Capture, text: str = "hello", app: Any = bot, tracing: Tracing | None = None, **settings: Any
+) -> list[str]:
     given = Settings(amqp_url=f"memory://{os.urandom(4).hex()}", attempts=1, **settings)
     fields = begin("warning", given)
-    worker = Worker(app, given)
+    worker = Worker(app, given, tracing=tracing)
     fields.worker = worker.name
     async with Running(worker), BrokerClient(given.amqp_url.get_secret_value(), keys=given.keys) as client:
         await client.ask(text, "ada", request_id="r-1")
@@ -117,6 +121,12 @@ async def test_with_hashed_ids_no_line_of_a_turn_has_the_context_id(capsys: Capt
     assert lines
     assert "ada" not in "".join(lines)
     assert hashed("ada", None) in lines[0]
+
+
+async def test_with_traces_a_line_of_a_turn_names_its_trace(capsys: Capture) -> None:
+    tracing = Tracing(TracerProvider())
+    (line,) = await lines_of_a_turn(capsys, tracing=tracing, log_format="json", traces=True)
+    assert re.fullmatch(r"[0-9a-f]{32}", json.loads(line)["trace_id"])
 
 
 async def test_hashes_depend_on_the_key_where_there_is_one(capsys: Capture) -> None:

@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final
@@ -40,10 +41,12 @@ class TurnFields:
     """Adds to a record whose turn it is of.
 
     :param written: how a context id is written.
+    :param trace_id: the trace that the running task is in, where there are traces.
     """
 
-    def __init__(self, written: Callable[[str], str] = str) -> None:
+    def __init__(self, written: Callable[[str], str] = str, trace_id: Callable[[], str | None] = lambda: None) -> None:
         self._written = written
+        self._trace_id = trace_id
         self.worker = ""
         """Name of the worker in this process, once there is one."""
 
@@ -61,6 +64,8 @@ class TurnFields:
             event["request_id"], event["queue"] = delivery.properties.message_id, delivery.channel.queue
         if self.worker:
             event["worker"] = self.worker
+        if trace_id := self._trace_id():
+            event["trace_id"] = trace_id
         return event
 
 
@@ -111,7 +116,7 @@ def log_to_stderr(level: str, settings: Settings | None = None) -> TurnFields:
 
     settings = settings or Settings()
     keys = settings.keys if settings.log_hash_ids else None
-    fields = TurnFields((lambda ctx_id: hashed(ctx_id, keys)) if settings.log_hash_ids else str)
+    fields = TurnFields((lambda ctx_id: hashed(ctx_id, keys)) if settings.log_hash_ids else str, _trace_id_of(settings))
     handler = logging.StreamHandler()
     handler.setFormatter(
         ProcessorFormatter(
@@ -123,6 +128,15 @@ def log_to_stderr(level: str, settings: Settings | None = None) -> TurnFields:
     )
     logging.basicConfig(level=level.upper(), handlers=[handler])
     return fields
+
+
+def _trace_id_of(settings: Settings) -> Callable[[], str | None]:
+    with suppress(ImportError):  # said when the traces are begun
+        if settings.traces:
+            from interfaces.tracing import trace_id
+
+            return trace_id
+    return lambda: None
 
 
 def quiet_libraries() -> None:
