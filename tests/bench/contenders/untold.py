@@ -1,8 +1,8 @@
 """Switchboard with its counting taken out: for all of a run, or by turns with it, to see in one process what it costs.
 
-Run as `python -m tests.bench.contenders.untold run APP`. With `BENCH_PHASES` naming a file, counting is put in and taken
-out after every `PHASE` turns, and the processor time of each phase is written there at the end. Without, it stays out.
-A few readings of the clock and a few sums are in either way.
+Run as `python -m tests.bench.contenders.untold run APP`. With `BENCH_PHASES` naming a file, counting is put in and
+taken out after every `PHASE` turns, and the processor time of each phase is written there at the end. Without, it stays
+out. A few readings of the clock and a few sums are in either way.
 """
 
 import json
