@@ -112,6 +112,7 @@ class Arrivals:
     def acknowledged(self, request: Request) -> None:
         """Note that a request is settled. The broker may not have noted it yet."""
         self._channels[request.delivery.channel].returnable.acknowledged(request.ctx_id)
+        self._taken.acknowledged(request.ctx_id)
 
     def returnable(self, request: Request) -> int:
         """How many requests of this one's context are acknowledged and may be delivered again all the same."""

@@ -4,9 +4,9 @@ It follows Chatsky's `Context`, but is plain data: it never saves itself, and wh
 function its owner gives it. The worker builds one for each turn; interfaces read the reply from it.
 """
 
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from time import time_ns
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import uuid4
 
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_seri
 from interfaces.data_model import JsonObject
 from interfaces.errors import MisuseError
 from interfaces.messages import DataAttachment, Message
-from interfaces.turn_records import NodeLabel, TurnLoader, TurnRecord, TurnView
+from interfaces.turn_records import NodeLabel, TurnLoader, TurnRecord
+from interfaces.turns import Turns
 
 if TYPE_CHECKING:
     from interfaces.messengers import MessengerInterfaceWithAttachments
@@ -24,36 +25,6 @@ Item = TypeVar("Item")
 
 class ContextError(MisuseError):
     """A context was asked for something it cannot have yet."""
-
-
-class Turns:
-    """What `Context.turns` gives: turns by id, by negative index from the end, or by slice, always to be awaited.
-
-    `request, label, response = await ctx.turns[-1]`; `for request, label, response in await ctx.turns[-5:]`.
-    Ids run from 0, which has at most a label, to `current_turn_id`. An id outside raises `IndexError`, a store that
-    cannot be reached `StoreUnavailable`. However many turns are missing in memory, they are loaded in one call.
-    """
-
-    def __init__(self, context: "Context") -> None:
-        self._context = context
-
-    @overload
-    def __getitem__(self, key: int) -> Coroutine[Any, Any, TurnView]: ...
-
-    @overload
-    def __getitem__(self, key: slice) -> Coroutine[Any, Any, list[TurnView]]: ...
-
-    def __getitem__(self, key: int | slice) -> Coroutine[Any, Any, TurnView | list[TurnView]]:
-        ids = range(self._context.current_turn_id + 1)
-        return self._several(ids[key]) if isinstance(key, slice) else self._one(ids[key])
-
-    async def _one(self, turn_id: int) -> TurnView:
-        return (await self._several([turn_id]))[0]
-
-    async def _several(self, turn_ids: Sequence[int]) -> list[TurnView]:
-        context = self._context
-        await context._hold(turn_ids)  # noqa: SLF001 - this class is one half of Context
-        return [(context.requests.get(n), context.labels.get(n), context.responses.get(n)) for n in turn_ids]
 
 
 _BY_TURN = {"requests": "request", "responses": "response", "labels": "label"}  # and what a turn's record calls it
@@ -81,11 +52,12 @@ class Context(BaseModel):
     """When its last turn was committed, in nanoseconds since the epoch."""
 
     # Slots, not pydantic's private attributes: those are looked up by name in Python, several times in every turn.
-    __slots__ = ("_held", "_interface", "_load_turns", "_reply", "_request_id", "_running", "_stored")
+    __slots__ = ("_held", "_interface", "_is_repeated", "_load_turns", "_reply", "_request_id", "_running", "_stored")
 
     if TYPE_CHECKING:
         _held: set[int]  # turns that need no loading: they came with the context, or the store was asked for them
         _interface: MessengerInterfaceWithAttachments | None
+        _is_repeated: bool | None
         _load_turns: TurnLoader | None
         _reply: bytes | None
         _request_id: str | None
@@ -197,6 +169,7 @@ class Context(BaseModel):
         """A context that stands for a turn committed before: it has its reply and nothing else."""
         context = cls(id=ctx_id, current_turn_id=turn)
         context.commit(reply)
+        context._is_repeated = True
         return context
 
     def connect(
@@ -216,6 +189,11 @@ class Context(BaseModel):
     def committed_reply(self) -> bytes | None:
         """The reply body as it was committed, for the interface that publishes it; `None` before."""
         return self._reply
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether its turn was committed before, so that only the reply goes out again."""
+        return self._is_repeated is True
 
     @property
     def request_id(self) -> str | None:

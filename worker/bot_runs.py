@@ -14,12 +14,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from types import CoroutineType, FrameType
 from typing import Any, Final, TypeVar, cast
 
 from interfaces.bot_signals import BotSignal
 from interfaces.errors import BotStuck, StoreUnavailable, TurnAbandoned, described
 from interfaces.foreign import StrayCancellationError
+from interfaces.telemetry import Telemetry
 from worker.stores import ContextStore
 
 logger = logging.getLogger(__name__)
@@ -58,11 +60,12 @@ class Run:
         self._places = places
         self.restart_clock()
 
-    def leave(self) -> None:
-        """Give its place back. May be repeated."""
+    def leave(self) -> bool:
+        """Give its place back; False where it has none any more."""
         places, self._places = self._places, None
         if places is not None:
             places.release()
+        return places is not None
 
     def restart_clock(self) -> None:
         """Give the run all of its time again: what it waited for was not its fault."""
@@ -154,7 +157,9 @@ def store_of(run: Run, store: ContextStore) -> ContextStore:
 class BotRuns:
     """Runs the bot, `seconds` at most each time, `concurrency` times at once; `limit` runs may be left behind."""
 
-    def __init__(self, seconds: float, concurrency: int, limit: int) -> None:
+    def __init__(self, seconds: float, concurrency: int, limit: int, telemetry: Telemetry | None = None) -> None:
+        telemetry = telemetry or Telemetry()
+        self._metrics, self._tracing = telemetry.metrics, telemetry.tracing
         self._seconds = seconds
         self._places = asyncio.Semaphore(concurrency)
         self._limit = limit
@@ -177,6 +182,10 @@ class BotRuns:
     async def run(self, name: str, bot: Callable[[Run], Awaitable[T]]) -> T:
         """What `bot` returns, once it has had its place. Raises what it raises (`BotExited` for a `SystemExit`), or
         `TurnOverdue`."""
+        run = self._run(name, bot)
+        return await (run if self._tracing is None else self._tracing.stage("run", run))
+
+    async def _run(self, name: str, bot: Callable[[Run], Awaitable[T]]) -> T:
         run = Run(self._seconds)
         task: asyncio.Task[T] = asyncio.create_task(self._in_a_place(bot, run), name=name)
         run.task = task
@@ -193,15 +202,24 @@ class BotRuns:
         raise TurnOverdue(f"the bot ran for more than {self._seconds:g} s")
 
     async def _in_a_place(self, bot: Callable[[Run], Awaitable[T]], run: Run) -> T:
+        asked = monotonic()
         await self._places.acquire()
         run.begin(self._places)
+        began = monotonic()
+        self._metrics.stage_seconds["place"].observe(began - asked)
+        self._metrics.turns_running += 1
         try:
             return await bot(run)
         except SystemExit as error:
             # The event loop would let it through and end the process, turns of others included.
             raise BotExited(described(error)) from error
         finally:
-            run.leave()
+            self._metrics.stage_seconds["run"].observe(monotonic() - began)
+            self._leave(run)
+
+    def _leave(self, run: Run) -> None:
+        if run.leave():
+            self._metrics.turns_running -= 1
 
     async def _end(self, run: Run) -> None:
         run.task.add_done_callback(_log_late_error)
@@ -211,7 +229,7 @@ class BotRuns:
         finally:
             if run.goes_on:
                 run.is_left = True
-                run.leave()
+                self._leave(run)
                 self._left.add(run)
                 logger.error("%s does not end, and is left behind at\n%s", run.task.get_name(), run.place())
 

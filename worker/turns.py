@@ -30,6 +30,7 @@ from interfaces.errors import (
 )
 from interfaces.messages import Message
 from interfaces.reply_bodies import encode_reply
+from interfaces.telemetry import Telemetry
 from interfaces.turn_records import TurnRecord
 from worker import records
 from worker.apps import App, HandlerApp, RunnerApp
@@ -90,7 +91,12 @@ class TurnRunner:
         *,
         returnable: Callable[[Request], int] = lambda _: 0,
         may_run: Callable[[Request], bool] = lambda _: True,
+        telemetry: Telemetry | None = None,
     ) -> None:
+        telemetry = telemetry or Telemetry()
+        self._metrics = telemetry.metrics
+        self._load_seconds = self._metrics.stage_seconds["load"]
+        self._commit_seconds = self._metrics.stage_seconds["commit"]
         self._store = store
         self._settings = settings
         self._limits = settings.limits
@@ -110,7 +116,7 @@ class TurnRunner:
         self._isolation = Isolation()
         self._shared_starts = shared_starts(settings.crash_limit)
         self._rate = TurnRate(settings.rate)
-        self.runs = BotRuns(settings.turn_timeout, settings.concurrency, settings.left_behind)
+        self.runs = BotRuns(settings.turn_timeout, settings.concurrency, settings.left_behind, telemetry)
         """The bot at work, and what is left behind of it."""
 
     async def __call__(
@@ -153,6 +159,7 @@ class TurnRunner:
                     runs = attempt.retry_state.attempt_number
                     if runs == 1:
                         raise first
+                    self._metrics.retries_total += 1
                     return await self._once_committed(turn)
         except (BotFailed, Retry, Reject) as error:
             logger.error("the bot failed on request %r", turn.request.request_id, exc_info=error.__cause__ or error)
@@ -165,6 +172,7 @@ class TurnRunner:
                 return await self._isolated(turn)
             except VersionConflict as conflict:
                 # Another worker still had the shard's earlier deliveries. Decide anew on what it left.
+                self._metrics.fenced_commits_total += 1
                 logger.warning("turn of request %r was overtaken: %s", turn.request.request_id, conflict)
 
     async def _isolated(self, turn: _Turn) -> Context:
@@ -200,7 +208,8 @@ class TurnRunner:
             history=self._history,
             counted=counted,
         )
-        loaded = await while_store_is_away(load, request.ctx_id, request.request_id)
+        loading = while_store_is_away(load, request.ctx_id, request.request_id)
+        loaded = await self._load_seconds.timed(loading)
         if loaded.reply is None and loaded.starts > self._settings.crash_limit:
             raise RequestRejected(
                 Reason.CRASHES_WORKER,
@@ -228,7 +237,7 @@ class TurnRunner:
         main, turns = records.write(context, turn_id, older_turns, self._limits)
         returnable = self._returnable(request)
         new = Turn(request.ctx_id, request.request_id, loaded.version, main, turns, reply, loaded.revision, returnable)
-        context.commit(await while_store_is_away(self._store.commit, new))
+        context.commit(await self._commit_seconds.timed(while_store_is_away(self._store.commit, new)))
         return context
 
     async def _run(self, turn: _Turn, loaded: Loaded) -> _Ran:

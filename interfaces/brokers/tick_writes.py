@@ -22,6 +22,7 @@ from pamqp.header import ContentHeader
 
 from interfaces.brokers import Outgoing
 from interfaces.brokers.properties import plain_header, to_amqp
+from interfaces.telemetry import Telemetry
 
 _BOOKS = ("confirmations", "delivery_tag", "message_id_delivery_tag", "max_content_size", "number", "write_queue")
 
@@ -48,7 +49,7 @@ async def _until_writable(channel: Any) -> None:
 class _Publish:
     """A message on its way. It stands in aiormq's books where that puts a future, so it has what is used of one."""
 
-    __slots__ = ("_books", "answer", "deadline", "frames", "message_id", "tag")
+    __slots__ = ("_books", "answer", "deadline", "frames", "member", "message_id", "tag")
 
     def __init__(
         self, books: dict[str, int], frames: bytes, message_id: str, deadline: float, answer: "asyncio.Future[None]"
@@ -59,6 +60,8 @@ class _Publish:
         self.deadline = deadline
         self.answer = answer
         self.tag = 0
+        self.member: Any = None
+        """What the span of its write links to, where there are traces."""
 
     def done(self) -> bool:
         return False  # Asked before an outcome is told: that clears the books, also where nobody waits for it any more.
@@ -82,9 +85,12 @@ class TickPublishes:
     """Publishes on one channel, of which it is the only user.
 
     :param timeout: seconds that a publish may take until it is confirmed.
+    :param telemetry: told how many go out together.
     """
 
-    def __init__(self, channel: AbstractChannel, timeout: float) -> None:
+    def __init__(self, channel: AbstractChannel, timeout: float, telemetry: Telemetry | None = None) -> None:
+        telemetry = telemetry or Telemetry()
+        self._sizes, self._tracing = telemetry.metrics.batch_size["write"], telemetry.tracing
         self._channel: Any = channel
         self._timeout = timeout
         self._next: list[_Publish] = []
@@ -104,6 +110,8 @@ class TickPublishes:
         deadline = loop.time() + self._timeout
         books = self._channel.message_id_delivery_tag
         publish = _Publish(books, frames, message_id, deadline, loop.create_future())
+        if self._tracing is not None:
+            publish.member = self._tracing.member()
         self._next.append(publish)
         while self._waiting and self._waiting[0].answer.done():
             self._waiting.popleft()
@@ -141,7 +149,11 @@ class TickPublishes:
             # While one batch drains into the socket the next one gathers: back-pressure makes batches longer.
             while self._next:
                 await _until_writable(self._channel)
-                await self._written()
+                if self._tracing is None:
+                    await self._written()
+                else:
+                    with self._tracing.batch("write", [publish.member for publish in self._next]):
+                        await self._written()
         except ChannelInvalidStateError as error:
             self._fail_unsent(error)
 
@@ -156,6 +168,7 @@ class TickPublishes:
                 self._channel.message_id_delivery_tag[publish.message_id] = publish.tag
                 frames.append(publish.frames)
                 publish.frames = b""
+        self._sizes.observe(len(frames))
         drained: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         payload = b"".join(frames)
         self._channel.write_queue.put_nowait(ChannelFrame(payload, should_close=False, drain_future=drained))

@@ -14,7 +14,7 @@ from functools import partial
 from hashlib import sha1
 from importlib.resources import files
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hiredis import pack_command
 from redis import exceptions
@@ -22,8 +22,12 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
+from interfaces.telemetry import Telemetry
 from worker.stores.durability import Confirmation
 from worker.stores.redis_errors import NotDurableError
+
+if TYPE_CHECKING:
+    from interfaces.tracing import Tracing
 
 MAX_CALLS = 256
 """Calls in one pipeline. Bounds the answers held in memory at once, and what one lost connection takes with it."""
@@ -33,6 +37,7 @@ MAX_CALLS = 256
 class Script:
     """A Lua script, called by the SHA-1 that Redis knows it by."""
 
+    name: str
     source: bytes
     sha: bytes
 
@@ -40,7 +45,7 @@ class Script:
     def named(cls, name: str) -> "Script":
         """The script `scripts/{name}.lua` of this package."""
         source = files("worker.stores").joinpath("scripts", f"{name}.lua").read_bytes()
-        return cls(source, sha1(source, usedforsecurity=False).hexdigest().encode())
+        return cls(name, source, sha1(source, usedforsecurity=False).hexdigest().encode())
 
 
 @dataclass(slots=True, eq=False)  # Not frozen, which makes them at a third of the speed: there is one to each call.
@@ -62,6 +67,8 @@ class _Call:
     command: Command
     is_asking: bool
     answer: asyncio.Future[Any]
+    member: Any = None
+    """What the span of its batch links to, where there are traces."""
 
     def resolve(self, answer: object) -> None:
         if not self.answer.done():
@@ -78,7 +85,15 @@ class TickPipeline:
     With a `confirmation`, no answer of a pipeline counts before the copies of what it wrote are confirmed.
     """
 
-    def __init__(self, client: Redis, connections: int, confirmation: Confirmation | None = None) -> None:
+    def __init__(
+        self,
+        client: Redis,
+        connections: int,
+        confirmation: Confirmation | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        telemetry = telemetry or Telemetry()
+        self._sizes, self._tracing = telemetry.metrics.batch_size, telemetry.tracing
         self._client = client
         self._connections = connections
         self._confirmation = confirmation
@@ -98,6 +113,8 @@ class TickPipeline:
         if self._closed:
             call.resolve(closed())
             return call.answer
+        if self._tracing is not None:
+            call.member = self._tracing.member()
         self._waiting.append(call)
         if not self._flush_is_due:
             self._flush_is_due = True
@@ -117,7 +134,9 @@ class TickPipeline:
         self._flush_is_due = False
         while self._waiting and len(self._exchanges) < self._connections:
             if batch := self._next_batch():
-                exchange = asyncio.create_task(self._exchange(batch))
+                exchange = asyncio.create_task(
+                    self._exchange(batch) if self._tracing is None else self._traced(batch, self._tracing)
+                )
                 self._exchanges.add(exchange)
                 exchange.add_done_callback(partial(self._finish, batch))
 
@@ -137,6 +156,11 @@ class TickPipeline:
             elif (error := exchange.exception()) is not None:
                 call.fail(error)
         self._flush()
+
+    async def _traced(self, batch: Sequence[_Call], tracing: "Tracing") -> None:
+        names = {call.command.script.name for call in batch if call.command.script is not None}
+        with tracing.batch(" and ".join(sorted(names & {"load", "commit"})) or "redis", [c.member for c in batch]):
+            await self._exchange(batch)
 
     async def _exchange(self, batch: Sequence[_Call]) -> None:
         try:
@@ -180,9 +204,16 @@ class TickPipeline:
         if self._confirmation is not None:
             words.append(self._confirmation.words)
         answers = await _exchanged(self._client, words)
+        self._note_sizes(calls)
         own = [answers[place] for place in places]
         shortfall = self._confirmation and self._confirmation.shortfall(answers[-1])
         return own if shortfall is None else [answer if isinstance(answer, Exception) else shortfall for answer in own]
+
+    def _note_sizes(self, calls: Sequence[_Call]) -> None:
+        scripts = [call.command.script.name for call in calls if call.command.script is not None]
+        for name in ("load", "commit"):
+            if count := scripts.count(name):
+                self._sizes[name].observe(count)
 
 
 _packed: Callable[[tuple[bytes, ...]], bytes] = pack_command  # type: ignore[assignment]  # typed for one word there
