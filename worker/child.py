@@ -43,7 +43,7 @@ class Child(asyncio.SubprocessProtocol):
     """One running process. `start` makes it."""
 
     def __init__(self, number: int) -> None:
-        self._number = number
+        self.number = number
         self._unfinished_line = b""
         self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self._exited = asyncio.Event()
@@ -119,7 +119,7 @@ class Child(asyncio.SubprocessProtocol):
     def _pass_on(self, line: bytes) -> None:
         text = line.decode(errors="replace").removesuffix("\r")
         self._last_lines.append(text[:LAST_LINE_CHARACTERS])
-        sys.stderr.write(f"[{self._number}] {text}\n")
+        sys.stderr.write(f"[{self.number}] {text}\n")
 
 
 def _described(code: int) -> str:

@@ -110,11 +110,17 @@ class Supervisor:
         self._clock = clock
         self._sleep = sleep
         self._children: set[Child] = set()
+        self.restarts = 0
+        """Workers started again."""
         self._stopping = asyncio.Event()
         self._signals = 0
         self._kill_timer: asyncio.TimerHandle | None = None
         self._fatal: int | None = None
         self._ends: list[int] = []
+
+    def pids(self) -> dict[int, int]:
+        """The processes that run now, by their numbers. From any thread."""
+        return {child.number: child.pid for child in tuple(self._children)}
 
     async def run(self) -> int:
         """Return the exit code once no worker is left: after a stop, or after an end that forbids restarts."""
@@ -173,6 +179,7 @@ class Supervisor:
                     *(number, end.how, lived, pause, end.last_lines),
                 )
                 await self._pause(pause)
+                self.restarts += not self._stopping.is_set()
 
     def _note(self, number: int, end: End) -> None:
         """Keep how a worker ended after the stop. What ended them all is told once, not by each."""
