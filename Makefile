@@ -85,6 +85,10 @@ bench-quick: $(ENV) .venv-bench ## one round of that in three minutes, printed o
 bench-compare: $(ENV) ## whether a turn costs more than docs/performance.md has it, against the bare loop in the same run
 	$(PYTHON) -m tests.bench --compare
 
+.PHONY: bench-telemetry
+bench-telemetry: $(ENV) ## what telemetry costs a turn, in pairs of runs; fails above 3 % (WITHOUT=directory of a checkout)
+	$(PYTHON) -m tests.bench.telemetry $(if $(WITHOUT),--without $(WITHOUT))
+
 .PHONY: bench-memory
 bench-memory: $(ENV) ## memory of one worker over a million requests
 	$(PYTHON) -m tests.bench.memory

@@ -6,10 +6,10 @@ deduplicate; and so is a request whose reply can no longer come, because the nod
 """
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from interfaces.brokers import Broker, Delivery, Outgoing
@@ -23,7 +23,11 @@ from interfaces.messages import Message, Origin
 from interfaces.ordered_publishing import OrderedPublisher
 from interfaces.replies import Replies, read_reply
 from interfaces.reply_bodies import DEFAULT_INTERFACE, Reply
+from interfaces.telemetry import Telemetry
 from interfaces.topology import Topology
+
+if TYPE_CHECKING:
+    from interfaces.tracing import Tracing
 
 
 class BrokerClient:
@@ -36,6 +40,7 @@ class BrokerClient:
     :param interface: name of this source of messages; replies of `send` travel under it.
     :param timeout: seconds a call may take where it gives no time of its own.
     :param keys: encrypt requests and decrypt replies; in plain where not given.
+    :param tracing: `interfaces.tracing.Tracing`, where what is sent and received is to be traced.
     """
 
     def __init__(
@@ -47,12 +52,14 @@ class BrokerClient:
         broker: Broker | None = None,
         timeout: float = 30.0,
         keys: Keys | None = None,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._topology = Topology(namespace=namespace)
         self._interface = interface
-        self._broker = broker or open_broker(url)
+        self._broker = broker or open_broker(url, telemetry=Telemetry(tracing))
         self._timeout = timeout
         self._keys = keys
+        self._tracing = tracing
         self._inbox = Inbox(self._broker, self._topology, interface or DEFAULT_INTERFACE, self._read)
         self._publisher = OrderedPublisher(self._broker)
 
@@ -92,7 +99,7 @@ class BrokerClient:
         request_id = request_id or str(uuid4())
         text = context_id(ctx_id)
         request = self._encoded(message, text, request_id, update_ctx_misc)
-        await self._publisher.publish(request, text, self._timeout if timeout is None else timeout)
+        await self._publish(request, text, self._timeout if timeout is None else timeout)
         return request_id
 
     async def ask(
@@ -131,7 +138,7 @@ class BrokerClient:
             request = replace(request, properties=replace(request.properties, reply_to=self._inbox.queue))
             # Listening is made sure of in this request's turn: before it, a later `send` could overtake.
             seconds = deadline - asyncio.get_running_loop().time()
-            await self._publisher.publish(request, ctx_id, seconds, first=self._inbox.listen)
+            await self._publish(request, ctx_id, seconds, first=self._inbox.listen)
             async with asyncio.timeout_at(deadline):
                 return await reply
 
@@ -143,7 +150,7 @@ class BrokerClient:
         who listen under that name. A reply counts as taken when the next one is asked for; until then it may come
         again.
         """
-        return Replies(self._broker, self._topology, queue, interface or self._interface, self._keys)
+        return Replies(self._broker, self._topology, queue, interface or self._interface, self._keys, self._tracing)
 
     async def __call__(
         self, message: Message, ctx_id: Hashable | None = None, update_ctx_misc: dict[str, Any] | None = None
@@ -162,6 +169,15 @@ class BrokerClient:
             misc=reply.misc or {},
         )
 
+    async def _publish(
+        self, request: Outgoing, ctx_id: str, seconds: float, *, first: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        if self._tracing is None:
+            await self._publisher.publish(request, ctx_id, seconds, first=first)
+        else:
+            with self._tracing.sending(request) as traced:
+                await self._publisher.publish(traced, ctx_id, seconds, first=first)
+
     def _encoded(
         self, message: Message | str, ctx_id: str, request_id: str, update_ctx_misc: dict[str, Any] | None
     ) -> Outgoing:
@@ -175,7 +191,7 @@ class BrokerClient:
         )
 
     def _read(self, delivery: Delivery) -> tuple[str, Reply] | None:
-        reply = read_reply(delivery, self._keys)
+        reply = read_reply(delivery, self._keys, self._tracing)
         return None if reply is None else (reply.request_id or "", reply)
 
     def _signed(self, message: Message | str) -> Message:

@@ -226,7 +226,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments, O
             if not self._stopping and self._connected().may_start(channel):
                 self._begin_turn(request)
                 with self._connected().turn(channel):
-                    await self._run(request)
+                    await self._telemetry.turn(request, self._run)
         finally:
             self._taken.end(ctx_id, held)
             self._arrivals.make_room(channel)

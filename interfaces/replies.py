@@ -4,7 +4,7 @@ import asyncio
 import logging
 from datetime import timedelta
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 from uuid import uuid4
 
 from interfaces.brokers import Broker, Delivery
@@ -13,6 +13,9 @@ from interfaces.encryption import Keys
 from interfaces.errors import QueueStranded
 from interfaces.reply_bodies import DEFAULT_INTERFACE, Reply, decode_reply
 from interfaces.topology import Topology
+
+if TYPE_CHECKING:
+    from interfaces.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +27,10 @@ NAMED_QUEUE_LIFE: Final = timedelta(days=7)
 PREFETCH: Final = 500
 
 
-def read_reply(delivery: Delivery, keys: Keys | None = None) -> Reply | None:
+def read_reply(delivery: Delivery, keys: Keys | None = None, tracing: "Tracing | None" = None) -> Reply | None:
     """The reply in a delivery; `None`, with a line in the log, where it is none."""
+    if tracing is not None:
+        tracing.received(delivery)
     try:
         return decode_reply(delivery.body, keys)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one message must not end the listening
@@ -43,9 +48,10 @@ class Replies:
         queue: str | None,
         interface: str | None,
         keys: Keys | None = None,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._broker = broker
-        self._keys = keys
+        self._keys, self._tracing = keys, tracing
         self._prefix = f"{topology.reply_prefix}{interface or DEFAULT_INTERFACE}."
         self._queue = topology.reply_prefix + queue if queue else self._prefix + str(uuid4())
         self._is_kept = queue is not None
@@ -103,7 +109,10 @@ class Replies:
                 self._queue, self._consuming = self._prefix + str(uuid4()), None
                 await self.open()
                 continue
-            if self._taken.channel.is_open and (reply := read_reply(self._taken, self._keys)) is not None:
+            if (
+                self._taken.channel.is_open
+                and (reply := read_reply(self._taken, self._keys, self._tracing)) is not None
+            ):
                 return reply
 
     async def _next(self) -> Delivery:

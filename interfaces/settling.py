@@ -12,6 +12,7 @@ from time import monotonic
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_never, wait_random_exponential
 
 from interfaces.brokers import Broker, Delivery, Outgoing
+from interfaces.current_turn import CURRENT
 from interfaces.dead_letters import dead_letter, without_own_headers
 from interfaces.envelope import DIRECT_REPLY, SERVER_NAMED, Request, may_reply_to
 from interfaces.errors import (
@@ -86,6 +87,8 @@ class Settler:
 
     async def reject(self, delivery: Delivery, rejected: RequestRejected, request: Request | None = None) -> None:
         """Keep the request as a dead letter, tell its sender, and acknowledge. `request` is there where it decoded."""
+        if request is None:
+            CURRENT.set(delivery)
         logger.warning("request %r is a dead letter: %s", delivery.properties.message_id, rejected)
         await self._publish_dead_letter(dead_letter(self._topology, delivery, rejected, self._worker))
         self._metrics.dead_letters_total[rejected.reason] += 1
@@ -93,6 +96,8 @@ class Settler:
         await delivery.channel.ack(delivery)
         self.settled += 1
         self._metrics.turns_total["dead"] += 1
+        if self._telemetry.tracing is not None and request is not None:
+            self._telemetry.tracing.failed(rejected.reason.value)
 
     def reject_aside(self, delivery: Delivery, rejected: RequestRejected) -> "asyncio.Task[None]":
         """`reject` for a request that cannot be read, so is in no lane. Returns at once, with what ends then."""
@@ -131,15 +136,18 @@ class Settler:
 
     async def _publish_reply(self, reply: Outgoing, delivery: Delivery) -> None:
         try:
-            await self._until_heard(reply)
+            if self._telemetry.tracing is None:
+                await self._until_heard(reply)
+            else:
+                await self._telemetry.tracing.replying(reply, self._until_heard)
         except Unroutable:
             # Whoever asked is gone, or nobody listens. The turn stands; the reply stays in the context's outbox.
             # Said aloud once: where nobody listens on purpose, it is true of every reply.
             logger.log(
                 logging.DEBUG if self._has_told_unheard else logging.WARNING,
-                "nobody takes the reply to request %r: no queue for %r (others like this only at log level debug)",
+                "nobody takes the reply to request %r: no queue at %r (others like this only at log level debug)",
                 delivery.properties.message_id,
-                reply.routing_key,
+                reply.exchange or reply.routing_key,
             )
             self._has_told_unheard = True
         except BrokerFailed as error:

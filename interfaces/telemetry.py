@@ -4,21 +4,32 @@ Made once for a worker, and by each part for itself where it gets none, so that 
 Never a global: two workers of one process, or two tests, share nothing.
 """
 
-from collections.abc import Callable, Sized
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Sized
+from typing import TYPE_CHECKING, TypeVar
 
+from interfaces.current_turn import CURRENT
 from interfaces.metrics import Metrics
+
+if TYPE_CHECKING:
+    from interfaces.envelope import Request
+    from interfaces.tracing import Tracing
 
 Batch = TypeVar("Batch", bound=Sized)
 
 
 class Telemetry:
-    """Metrics of a worker."""
+    """Metrics of a worker, and its traces where there are any."""
 
-    def __init__(self, metrics: Metrics | None = None) -> None:
-        self.metrics = metrics or Metrics()
+    def __init__(self, tracing: "Tracing | None" = None) -> None:
+        self.metrics = Metrics()
+        self.tracing = tracing
         self.servers: dict[str, Callable[[], bool]] = {}
         """By name, whether a server could be reached when it was tried last. Whoever connects to it says so here."""
+
+    def turn(self, request: "Request", run: "Callable[[Request], Awaitable[None]]") -> Awaitable[None]:
+        """`run(request)`, known to log and traces as the turn of this request. Called in the task that the turn is."""
+        CURRENT.set(request)
+        return run(request) if self.tracing is None else self.tracing.turn(request, run)
 
     def polled(self, batch: Batch) -> Batch:
         """Count what a poll has given, which may be nothing."""

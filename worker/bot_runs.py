@@ -120,7 +120,8 @@ class BotRuns:
     """Runs the bot, `seconds` at most each time; `limit` runs may be left behind."""
 
     def __init__(self, seconds: float, limit: int, telemetry: Telemetry | None = None) -> None:
-        self._metrics = (telemetry or Telemetry()).metrics
+        telemetry = telemetry or Telemetry()
+        self._metrics, self._tracing = telemetry.metrics, telemetry.tracing
         self._seconds = seconds
         self._limit = limit
         self._left: set[Run] = set()
@@ -144,7 +145,8 @@ class BotRuns:
         self._metrics.turns_running += 1
         began = monotonic()
         try:
-            return await self._run(name, bot)
+            run = self._run(name, bot)
+            return await (run if self._tracing is None else self._tracing.stage("run", run))
         finally:
             self._metrics.turns_running -= 1
             self._metrics.stage_seconds["run"].observe(monotonic() - began)

@@ -23,6 +23,9 @@ from worker.supervisor import Supervisor
 
 TOUCH_SECONDS: Final = 2.5
 
+MAX_DIRECTORY: Final = 90
+"""Characters. The address of a Unix socket may have 107 on Linux and fewer elsewhere, and a process id is in it."""
+
 
 @contextmanager
 def worker_probed(worker: Worker, sockets: Path | None) -> Iterator[None]:
@@ -40,12 +43,21 @@ def worker_probed(worker: Worker, sockets: Path | None) -> Iterator[None]:
 
 @contextmanager
 def sockets_of(settings: Settings) -> Iterator[Path | None]:
-    """A directory that is nobody else's, where workers answer their supervisor; none where nobody would ask."""
+    """A directory that is nobody else's, where workers answer their supervisor; none where nobody would ask.
+
+    Raises `SettingsInvalid` where there can be none.
+    """
     if settings.health_address is None and settings.health_file is None:
         yield None
-    else:
-        with TemporaryDirectory(prefix="switchboard-") as directory:
-            yield Path(directory)
+        return
+    with ExitStack() as stack:
+        try:
+            directory = stack.enter_context(TemporaryDirectory(prefix="switchboard-"))
+        except OSError as error:
+            raise SettingsInvalid(f"TMPDIR: no directory for the sockets of the workers: {error}") from error
+        if len(directory) > MAX_DIRECTORY:
+            raise SettingsInvalid(f"TMPDIR: {directory} is too long for the sockets of the workers in it")
+        yield Path(directory)
 
 
 @contextmanager

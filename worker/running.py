@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
@@ -26,7 +26,11 @@ from worker.membership import Membership
 from worker.settings import Settings
 from worker.stores import ContextStore
 from worker.stores.opening import open_store
+from worker.tracing import TracedStore, open_traces
 from worker.turns import TurnRunner
+
+if TYPE_CHECKING:
+    from interfaces.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +42,7 @@ class Worker:
     :param settings: read from the environment where not given.
     :param broker: used instead of `settings.amqp_url`; opened and closed here.
     :param store: used instead of `settings.redis_url`; opened and closed here.
+    :param tracing: used instead of what `settings.traces` asks for.
 
     Raises `AppInvalid` or `SettingsInvalid` where it cannot be built.
     """
@@ -49,11 +54,14 @@ class Worker:
         *,
         broker: Broker | None = None,
         store: ContextStore | None = None,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self.settings = settings or Settings()
         self._app = _as_app(app)
-        self.telemetry, self.health = _telemetry_of(self.settings), Health()
-        self._store = store or open_store(self.settings, self.telemetry)
+        self._traces = open_traces("switchboard-worker") if self.settings.traces and tracing is None else None
+        tracing = tracing if self._traces is None else self._traces.tracing
+        self.telemetry, self.health = _telemetry_of(self.settings, tracing), Health()
+        self._store = _traced(store or open_store(self.settings, self.telemetry), self.telemetry)
         broker = broker or open_broker(
             self.settings.amqp_url.get_secret_value(),
             publish_timeout=self.settings.publish_timeout,
@@ -92,6 +100,8 @@ class Worker:
             await self._interface.close()
             self._runner.close()
             await self._store.close()
+            if self._traces is not None:
+                await self._traces.aclose()
 
     def stop(self) -> None:
         """Stop politely: take nothing more, finish what runs, settle, close. Returns at once, may be repeated."""
@@ -101,6 +111,11 @@ class Worker:
     async def wait_ready(self) -> None:
         """Return once the shards that fall to this worker, be they none, are consumed for the first time."""
         await self._ready.wait()
+
+    @property
+    def name(self) -> str:
+        """By which the others know it, and dead letters and the log name it."""
+        return self._interface.name
 
     @property
     def consumed(self) -> list[str]:
@@ -189,8 +204,12 @@ class Worker:
             await asyncio.gather(task, stopped, return_exceptions=True)
 
 
-def _telemetry_of(settings: Settings) -> Telemetry:
-    telemetry = Telemetry()
+def _traced(store: ContextStore, telemetry: Telemetry) -> ContextStore:
+    return store if telemetry.tracing is None else cast("ContextStore", TracedStore(store, telemetry.tracing))
+
+
+def _telemetry_of(settings: Settings, tracing: "Tracing | None") -> Telemetry:
+    telemetry = Telemetry(tracing)
     metrics = telemetry.metrics
     metrics.info = {(version("switchboard-bots"), settings.namespace): 1}
     metrics.turns_limit, metrics.in_flight_bytes_limit = settings.concurrency, settings.in_flight_bytes

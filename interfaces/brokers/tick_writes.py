@@ -49,7 +49,7 @@ async def _until_writable(channel: Any) -> None:
 class _Publish:
     """A message on its way. It stands in aiormq's books where that puts a future, so it has what is used of one."""
 
-    __slots__ = ("_books", "answer", "deadline", "frames", "message_id", "tag")
+    __slots__ = ("_books", "answer", "deadline", "frames", "member", "message_id", "tag")
 
     def __init__(self, books: dict[str, int], frames: bytes, message_id: str, deadline: float) -> None:
         self._books = books
@@ -58,6 +58,8 @@ class _Publish:
         self.deadline = deadline
         self.answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.tag = 0
+        self.member: Any = None
+        """What the span of its write links to, where there are traces."""
 
     def done(self) -> bool:
         return False  # Asked before an outcome is told: that clears the books, also where nobody waits for it any more.
@@ -85,7 +87,8 @@ class TickPublishes:
     """
 
     def __init__(self, channel: AbstractChannel, timeout: float, telemetry: Telemetry | None = None) -> None:
-        self._sizes = (telemetry or Telemetry()).metrics.batch_size["write"]
+        telemetry = telemetry or Telemetry()
+        self._sizes, self._tracing = telemetry.metrics.batch_size["write"], telemetry.tracing
         self._channel: Any = channel
         self._timeout = timeout
         self._next: list[_Publish] = []
@@ -104,6 +107,8 @@ class TickPublishes:
         frames, message_id = self._frames(message)
         deadline = loop.time() + self._timeout
         publish = _Publish(self._channel.message_id_delivery_tag, frames, message_id, deadline)
+        if self._tracing is not None:
+            publish.member = self._tracing.member()
         self._next.append(publish)
         while self._waiting and self._waiting[0].answer.done():
             self._waiting.popleft()
@@ -141,7 +146,11 @@ class TickPublishes:
             # While one batch drains into the socket the next one gathers: back-pressure makes batches longer.
             while self._next:
                 await _until_writable(self._channel)
-                await self._written()
+                if self._tracing is None:
+                    await self._written()
+                else:
+                    with self._tracing.batch("write", [publish.member for publish in self._next]):
+                        await self._written()
         except ChannelInvalidStateError as error:
             self._fail_unsent(error)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 from interfaces.context import Context
 
@@ -28,4 +29,12 @@ async def answer(ctx: Context) -> str:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
             continue
+    return text
+
+
+async def block(ctx: Context) -> str:
+    """Hold up the event loop, or reply with the text."""
+    text = ctx.last_request.text or ""
+    if text == STUCK:
+        time.sleep(3600)  # noqa: ASYNC251 - that is what it is for
     return text

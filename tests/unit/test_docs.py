@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from interfaces.errors import Reason
+from tests.telemetry_page import PAGE, with_table
 from worker.server_settings import ENV_PREFIX
 from worker.settings import Settings
 
@@ -32,13 +33,19 @@ def test_every_file_named_in_code_style_exists(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
 def test_every_setting_named_exists(document: Path) -> None:
     named = re.findall(rf"\b{ENV_PREFIX}(?!TEST_)([A-Z_]+[A-Z])\b", document.read_text())
-    assert {name.lower().removesuffix("_file") for name in named} <= Settings.model_fields.keys()
+    known = Settings.model_fields.keys()
+    assert [name for name in named if not {name.lower(), name.lower().removesuffix("_file")} & known] == []
 
 
 def test_the_wire_contract_lists_every_reason_and_no_other() -> None:
     table = (ROOT / "docs/wire-contract.md").read_text().partition("| reason |")[2]
     listed = re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)
     assert sorted(set(listed)) == sorted(reason.value for reason in Reason)
+
+
+def test_the_page_on_telemetry_lists_every_metric_as_the_code_has_it() -> None:
+    page = PAGE.read_text()
+    assert page == with_table(page), "run: python -m tests.telemetry_page"
 
 
 def test_every_make_target_the_readme_uses_exists() -> None:

@@ -19,6 +19,7 @@ from interfaces.client import BrokerClient
 from interfaces.edge import Edge, edge_name, giver_of
 from interfaces.errors import AppInvalid, ExitCode, SwitchboardError
 from interfaces.nested_loops import nested_loops_prevented
+from interfaces.telemetry import Telemetry
 from interfaces.topology import Topology
 from worker.apps import load_object
 from worker.attachments import open_transfer
@@ -26,6 +27,8 @@ from worker.cli.commands import (
     ATTACHMENT_FIELDS,
     BROKER_FIELDS,
     KEY_FIELDS,
+    LOG_FIELDS,
+    TRACE_FIELDS,
     Command,
     examples,
     exit_code,
@@ -37,6 +40,7 @@ from worker.cli.logs import LEVELS, log_to_stderr
 from worker.cli.servers import refuse_memory
 from worker.running import patiently
 from worker.settings import Settings
+from worker.tracing import open_traces
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +64,7 @@ logger = logging.getLogger(__name__)
     help="Seconds to wait for the reply to a message.",
 )
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What is logged.")
-@with_settings(*BROKER_FIELDS, *KEY_FIELDS, "drain_timeout", *ATTACHMENT_FIELDS)
+@with_settings(*BROKER_FIELDS, *KEY_FIELDS, "drain_timeout", *ATTACHMENT_FIELDS, *LOG_FIELDS, *TRACE_FIELDS)
 def command(interface: str, name: str | None, timeout: float, log_level: str, settings: Settings) -> None:
     """Put a messenger interface in front of the broker.
 
@@ -71,7 +75,7 @@ def command(interface: str, name: str | None, timeout: float, log_level: str, se
     answered, exit code 0. A second one, or the timeout, ends it at once; where messages were not answered, the exit
     code is 7. It also ends with the end of the interface's input.
     """
-    log_to_stderr(log_level)
+    log_to_stderr(log_level, settings)
     # It logs the URL of every request, and Telegram's have the bot's token in them.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     refuse_memory(settings.amqp_url, "amqp_url", ", or talk to an embedded bot with `switchboard chat --app`")
@@ -94,8 +98,13 @@ def load_interface(path: str) -> Any:
 
 async def _supervise(interface: Any, name: str | None, timeout: float, settings: Settings) -> None:
     """Run the edge until it ends or is told to. Ends the process itself where something may be left running."""
-    broker = open_broker(settings.amqp_url.get_secret_value(), publish_timeout=settings.publish_timeout)
-    client = BrokerClient(namespace=settings.namespace, broker=broker, timeout=timeout, keys=settings.keys)
+    traces = open_traces("switchboard-edge") if settings.traces else None
+    tracing = None if traces is None else traces.tracing
+    url, publish_timeout = settings.amqp_url.get_secret_value(), settings.publish_timeout
+    broker = open_broker(url, publish_timeout=publish_timeout, telemetry=Telemetry(tracing))
+    client = BrokerClient(
+        namespace=settings.namespace, broker=broker, timeout=timeout, keys=settings.keys, tracing=tracing
+    )
     transfer = open_transfer(_with_directory_of(interface, settings))
     name, topology = edge_name(interface, name), Topology(namespace=settings.namespace)
     give = giver_of(interface, transfer)
@@ -106,6 +115,8 @@ async def _supervise(interface: Any, name: str | None, timeout: float, settings:
     overdue = asyncio.create_task(ending.wait(), name="await the end")
     await asyncio.wait({working, overdue}, return_when=asyncio.FIRST_COMPLETED)
     overdue.cancel()
+    if traces is not None:
+        await traces.aclose()
     if not working.done():
         logger.error("the edge does not come to an end; ended by force")
         leave(ExitCode.UNFINISHED)

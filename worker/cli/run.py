@@ -14,16 +14,18 @@ from pathlib import Path
 import click
 
 from interfaces.errors import ExitCode, Fatal
+from worker.child import prefixed
 from worker.cli.blocked_loop import end_where_blocked
 from worker.cli.commands import ALL_FIELDS, Command, examples, tell, with_settings
 from worker.cli.ending import CLOSING_SECONDS, STOP_SIGNALS, end_on_signals, leave, until_ended
-from worker.cli.logs import LEVELS, log_to_stderr
+from worker.cli.logs import LEVELS, log_to_stderr, pass_on_json
 from worker.cli.servers import is_memory
 from worker.collector import relax_collector
 from worker.probes import sockets_of, supervisor_probed, worker_probed
 from worker.running import Worker
 from worker.settings import Settings
 from worker.supervisor import Supervisor, end_with_supervisor
+from worker.telemetry_settings import LogFormat
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ def command(app: str, log_level: str, supervised: bool, sockets: Path | None, se
     With --processes above 1, a supervisor keeps as many workers running: it passes signals on, starts a worker that
     crashed again, and ends where one ends with a code from 2 to 5.
     """
-    log_to_stderr(log_level)
+    fields = log_to_stderr(log_level, settings)
     if supervised:
         end_with_supervisor(settings.drain_timeout + CLOSING_SECONDS)
     elif settings.processes > 1:
@@ -67,6 +69,7 @@ def command(app: str, log_level: str, supervised: bool, sockets: Path | None, se
         raise click.exceptions.Exit(code)
     _warn_of_memory(settings)
     worker = Worker(app, settings)
+    fields.worker = worker.name
     relax_collector()
     with worker_probed(worker, sockets):
         until_ended(_supervise(worker))
@@ -85,6 +88,7 @@ async def _keep_running(app: str, log_level: str, settings: Settings) -> int:
             processes=settings.processes,
             polite_seconds=settings.drain_timeout + CLOSING_SECONDS,
             abrupt_seconds=CLOSING_SECONDS,
+            pass_on=pass_on_json if settings.log_format is LogFormat.JSON else prefixed,
         )
         loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:

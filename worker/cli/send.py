@@ -8,10 +8,11 @@ import click
 from interfaces.client import BrokerClient
 from interfaces.errors import ExitCode
 from interfaces.reply_bodies import Reply
-from worker.cli.commands import BROKER_FIELDS, KEY_FIELDS, Command, examples, with_settings
+from worker.cli.commands import BROKER_FIELDS, KEY_FIELDS, TRACE_FIELDS, Command, examples, with_settings
 from worker.cli.output import json_option, print_json, print_line, said
 from worker.cli.servers import refuse_memory
 from worker.settings import Settings
+from worker.tracing import tracing_of
 
 INTERFACE = "send"
 """Name of this source of messages, in their origin."""
@@ -40,7 +41,7 @@ INTERFACE = "send"
 )
 @click.option("--id", "request_id", metavar="TEXT", help="Id of the request; a new one where not given.")
 @json_option
-@with_settings(*BROKER_FIELDS, *KEY_FIELDS)
+@with_settings(*BROKER_FIELDS, *KEY_FIELDS, *TRACE_FIELDS)
 def command(
     ctx_id: str, text: str, wait: bool, timeout: float, request_id: str | None, as_json: bool, settings: Settings
 ) -> None:
@@ -51,17 +52,19 @@ def command(
     refuse_memory(settings.amqp_url, "amqp_url", ", or talk to an embedded bot with `switchboard chat --app`")
     if text == "-":
         text = sys.stdin.read().removesuffix("\n")
-    client = BrokerClient(
-        settings.amqp_url.get_secret_value(),
-        namespace=settings.namespace,
-        interface=INTERFACE,
-        timeout=timeout,
-        keys=settings.keys,
-    )
-    if wait:
-        _show(asyncio.run(_ask(client, ctx_id, text, request_id)), as_json)
-        return
-    request_id = asyncio.run(_send(client, ctx_id, text, request_id))
+    with tracing_of(settings, "switchboard-send") as tracing:
+        client = BrokerClient(
+            settings.amqp_url.get_secret_value(),
+            namespace=settings.namespace,
+            interface=INTERFACE,
+            timeout=timeout,
+            keys=settings.keys,
+            tracing=tracing,
+        )
+        if wait:
+            _show(asyncio.run(_ask(client, ctx_id, text, request_id)), as_json)
+            return
+        request_id = asyncio.run(_send(client, ctx_id, text, request_id))
     if as_json:
         print_json({"request_id": request_id})
     else:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hiredis import pack_command
 from redis import exceptions
@@ -23,6 +23,9 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseE
 from interfaces.telemetry import Telemetry
 from worker.stores.durability import Confirmation
 from worker.stores.redis_errors import NotDurableError
+
+if TYPE_CHECKING:
+    from interfaces.tracing import Tracing
 
 MAX_CALLS = 256
 """Calls in one pipeline. Bounds the answers held in memory at once, and what one lost connection takes with it."""
@@ -62,6 +65,8 @@ class _Call:
     command: Command
     is_asking: bool
     answer: asyncio.Future[Any]
+    member: Any = None
+    """What the span of its batch links to, where there are traces."""
 
     def resolve(self, answer: object) -> None:
         if not self.answer.done():
@@ -85,7 +90,8 @@ class TickPipeline:
         confirmation: Confirmation | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
-        self._sizes = (telemetry or Telemetry()).metrics.batch_size
+        telemetry = telemetry or Telemetry()
+        self._sizes, self._tracing = telemetry.metrics.batch_size, telemetry.tracing
         self._client = client
         self._connections = connections
         self._confirmation = confirmation
@@ -104,6 +110,8 @@ class TickPipeline:
             return closed()
         loop = asyncio.get_running_loop()
         call = _Call(command, is_asking, loop.create_future())
+        if self._tracing is not None:
+            call.member = self._tracing.member()
         self._waiting.append(call)
         if not self._flush_is_due:
             self._flush_is_due = True
@@ -123,7 +131,9 @@ class TickPipeline:
         self._flush_is_due = False
         while self._waiting and len(self._exchanges) < self._connections:
             if batch := self._next_batch():
-                exchange = asyncio.create_task(self._exchange(batch))
+                exchange = asyncio.create_task(
+                    self._exchange(batch) if self._tracing is None else self._traced(batch, self._tracing)
+                )
                 self._exchanges.add(exchange)
                 exchange.add_done_callback(partial(self._finish, batch))
 
@@ -143,6 +153,11 @@ class TickPipeline:
             elif (error := exchange.exception()) is not None:
                 call.fail(error)
         self._flush()
+
+    async def _traced(self, batch: Sequence[_Call], tracing: "Tracing") -> None:
+        names = {call.command.script.name for call in batch if call.command.script is not None}
+        with tracing.batch(" and ".join(sorted(names & {"load", "commit"})) or "redis", [c.member for c in batch]):
+            await self._exchange(batch)
 
     async def _exchange(self, batch: Sequence[_Call]) -> None:
         try:
