@@ -1,7 +1,7 @@
 """What makes each alert fire, done for real: servers stopped, workers killed and frozen, bots that fail and hang.
 
-A cause begins on a world that is well and does its harm; it may go on with it until it is cancelled, and mends the
-servers afterwards. `tests/alerts/__main__.py` looks whether the alerts that it is to bring fire, and did not before.
+A cause begins on a world that is well and does its harm; it may go on with it until it is cancelled.
+`tests/alerts/__main__.py` looks whether the alerts that it is to bring fire, and did not before.
 """
 
 import asyncio
@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.alerts.world import World, until
-from tests.services.servers import Server
 
 Harm = Callable[[World], Awaitable[None]]
 
@@ -33,22 +32,12 @@ class Cause:
     """Within which all of them must fire, with seconds for the rules' minutes."""
 
 
-async def _stopped(server: Server) -> None:
-    stopping = asyncio.ensure_future(server.stop())
-    try:
-        await asyncio.shield(stopping)
-        await asyncio.Event().wait()
-    finally:
-        await stopping  # it is in a thread, which goes on when this is cancelled
-        await server.start()
-
-
 async def redis_stopped(world: World) -> None:
-    await _stopped(world.servers.redis)
+    await world.servers.redis.stop()
 
 
 async def rabbitmq_stopped(world: World) -> None:
-    await _stopped(world.servers.broker)
+    await world.servers.broker.stop()
 
 
 async def worker_killed(world: World) -> None:
@@ -67,12 +56,8 @@ async def connections_closed(world: World) -> None:
 
 async def permission_taken(world: World) -> None:
     broker = world.servers.broker
-    try:
-        await broker.rabbitmqctl("set_permissions", "guest", ".*", ".*", "^nothing$")
-        await broker.rabbitmqctl("close_all_connections", "permissions have changed")
-        await asyncio.Event().wait()
-    finally:
-        await broker.rabbitmqctl("set_permissions", "guest", ".*", ".*", ".*")
+    await broker.rabbitmqctl("set_permissions", "guest", ".*", ".*", "^nothing$")
+    await broker.rabbitmqctl("close_all_connections", "permissions have changed")
 
 
 async def turns_waiting(world: World) -> None:

@@ -1,13 +1,11 @@
 """Workers, their servers, and a Prometheus that watches them all, with users who write all the time.
 
-The servers are shared by all causes of a run and are well when a `World` begins and ends; workers, namespace and
-Prometheus are its own. Used by the causes of alerts and by `tests/integration/test_prometheus.py`.
+The servers are well when a `World` begins; what becomes of them is the business of whoever uses it. Used by the causes of alerts, by `tests/integration/test_prometheus.py` and `test_runbook.py`.
 """
 
 import asyncio
 import itertools
 import urllib.request
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,9 +14,6 @@ from typing import Final, Self
 
 from interfaces.client import BrokerClient
 from interfaces.errors import SwitchboardError
-from interfaces.topology import Topology
-from tests.conformance.broker_probes import delete_everything
-from tests.conformance.store_probes import delete_namespace
 from tests.services.local import LocalRedis
 from tests.services.processes import WorkerProcess
 from tests.services.prometheus import MeasuredBroker, Prometheus
@@ -51,7 +46,7 @@ async def running_servers() -> AsyncIterator[Servers]:
 
 
 class World:
-    """One namespace on these servers.
+    """One fleet on these servers.
 
     :param workers: how many start with it.
     :param settings: of each worker, by their names without prefix.
@@ -69,13 +64,12 @@ class World:
         url_options: str = "",
     ) -> None:
         self.servers = servers
-        self.namespace = f"alerts-{uuid.uuid4().hex[:12]}"
         self.workers: list[WorkerProcess] = []
         self._settings = {"shards": 4, **(settings or {})}
         self._arguments = arguments
         self._amqp_url = f"{servers.broker.url}{url_options}"
         self._ports = [free_port() for _ in range(workers)]
-        self.client = BrokerClient(servers.broker.url, namespace=self.namespace, timeout=PATIENCE)
+        self.client = BrokerClient(servers.broker.url, timeout=PATIENCE)
         self.prometheus = Prometheus(
             {
                 "switchboard": [f"127.0.0.1:{port}" for port in self._ports],
@@ -86,8 +80,8 @@ class World:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The environment of every process of this namespace."""
-        own = {"amqp_url": self._amqp_url, "redis_url": self.servers.redis.url, "namespace": self.namespace}
+        """The environment of every process of it."""
+        own = {"amqp_url": self._amqp_url, "redis_url": self.servers.redis.url}
         return {f"SWITCHBOARD_{name.upper()}": str(value) for name, value in {**own, **self._settings}.items()}
 
     async def start_worker(self, port: int | None = None) -> WorkerProcess:
@@ -110,11 +104,10 @@ class World:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(asyncio.to_thread, self.prometheus.remove_now)
-            stack.push_async_callback(self._forget)
             stack.push_async_callback(self._end_workers)
             for port in self._ports:
                 await self.start_worker(port)
-            await asyncio.gather(*(until(lambda port=port: is_ready(port), "ready") for port in self._ports))  # type: ignore[misc]  # mypy cannot type a lambda's default
+            await self._ready()
             await self.client.open()
             stack.push_async_callback(self.client.close)
             traffic = asyncio.create_task(self._write_all_the_time(), name="traffic")
@@ -131,6 +124,12 @@ class World:
     ) -> None:
         await self._stack.aclose()
 
+    async def _ready(self) -> None:
+        try:
+            await until(lambda: all(map(is_ready, self._ports)), "every worker is ready")
+        except AssertionError as error:
+            raise AssertionError("\n".join([str(error), *(worker.log for worker in self.workers)])) from None
+
     async def _write_all_the_time(self) -> None:
         for number in itertools.count():
             # What is away for a moment is what some alerts are about.
@@ -141,10 +140,6 @@ class World:
     async def _end_workers(self) -> None:
         for worker in self.workers:
             await worker.kill()
-
-    async def _forget(self) -> None:
-        await delete_everything(self.servers.broker.url, Topology(self.namespace, int(str(self._settings["shards"]))))
-        await delete_namespace(self.servers.redis.url, self.namespace)
 
 
 def is_ready(port: int) -> bool:
