@@ -60,6 +60,10 @@ test-images: ## container images with RabbitMQ, Redis and Valkey from Debian's p
 test-matrix: $(ENV) ## the integration tests on every supported pair of servers, in containers
 	$(PYTHON) -m tests.matrix
 
+.PHONY: containers-check
+containers-check: $(ENV) ## the worker's image built, run and stopped under load, where a container engine answers
+	$(PYTHON) -m pytest tests/integration/check_image.py -q
+
 .PHONY: chaos
 chaos: $(ENV) ## three minutes of faults on workers, servers and links, then the verdict (SEED=n, SENTINEL=1)
 	$(PYTHON) -m tests.chaos.run --seconds 180 $(if $(SEED),--seed $(SEED)) $(if $(SENTINEL),--sentinel)

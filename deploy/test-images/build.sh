@@ -65,6 +65,8 @@ build_servers() {
     for tag in $(servers_of "$1"); do packages+=,${tag%-*}-server; done
     make_root "$1" "${packages#,}"
     install -m 755 "$here/serve" "$root/usr/local/bin/serve"
+    # Where volumes are mounted, as in the servers' usual images; which of the users it is, is decided later.
+    install -d -m 1777 "$root/data"
     import_image "switchboard-test:$1" --change 'ENTRYPOINT ["/usr/local/bin/serve"]'
     for tag in $(servers_of "$1"); do
         docker build --quiet --tag "switchboard-test:$tag" --build-arg "SUITE=$1" --build-arg "SERVER=${tag%-*}" "$here"

@@ -116,7 +116,7 @@ class Containers:
         self.description = f"containers {self.rabbitmq_image} and {self.redis_image}"
         # It announces every container, and warns of what the environment above decided.
         logging.getLogger("testcontainers").setLevel(logging.ERROR)
-        client = _connect(environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
+        client = connect(environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
         with contextlib.closing(client):
             for image in (self.rabbitmq_image, self.redis_image):
                 _get_image(client, image)
@@ -128,7 +128,8 @@ class Containers:
         return ContainerServer(self.redis_image, 6379, "redis://127.0.0.1:{port}/0")
 
 
-def _connect(host: str) -> docker.DockerClient:
+def connect(host: str) -> docker.DockerClient:
+    """The engine at `host`. Raises `CannotProvide` where none answers."""
     try:
         if host.startswith("unix://"):
             # Asked first by hand: where nobody listens, the library leaves its socket open behind its exception.
