@@ -74,7 +74,7 @@ class Worker:
             self._interface,
             returnable=self._interface.returnable,
         )
-        self._membership = Membership(self._store, self._interface, generations)
+        self._membership = Membership(self._store, self._interface, generations, self.settings.keys)
         self._stop = asyncio.Event()
         self._ready = asyncio.Event()
         self._side_task_error: BaseException | None = None
