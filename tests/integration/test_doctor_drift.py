@@ -173,7 +173,7 @@ async def test_queues_with_other_arguments_are_named_with_both_values_and_mended
     world: World, channel: AbstractChannel
 ) -> None:
     await channel.queue_delete(SECOND)
-    other = dict(TOPOLOGY.shard_arguments) | {"x-delivery-limit": 3}
+    other: dict[str, Any] = dict(TOPOLOGY.shard_arguments) | {"x-delivery-limit": 3}
     await channel.queue_declare(SECOND, durable=True, arguments=other)
     for number in range(1, 1024, 2):
         await channel.queue_bind(SECOND, exchange=TOPOLOGY.requests_exchange, routing_key=str(number))

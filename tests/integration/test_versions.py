@@ -34,7 +34,7 @@ ADA = "872"
 """Slot of the context `ada`."""
 REQUEST = b'{"version":1,"ctx_id":"ada","message":{"text":"Hello"}}'
 REPLY = b'{"version":1,"ctx_id":"ada","request_id":"first","turn":1,"status":"ok","message":{"text":"of version 1"}}'
-CONTEXT = {
+CONTEXT: dict[str, str] = {
     "v": "1",
     "t0": "0",
     "t:1": '{"request":{"text":"Hello"},"response":{"text":"of version 1"}}',
@@ -69,6 +69,12 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
         yield redis
 
 
+async def put(redis: Redis, key: str, fields: dict[str, str]) -> None:
+    for name, value in fields.items():
+        await redis.hset(key, name, value)
+    await redis.expire(key, 3600)
+
+
 async def publish(wire: Wire, topology: Topology, request_id: str) -> None:
     """As any AMQP client in any language has done it since the first version."""
     properties = commands.Basic.Properties(
@@ -83,9 +89,8 @@ async def publish(wire: Wire, topology: Topology, request_id: str) -> None:
 async def test_a_dialog_of_the_first_version_goes_on_and_its_last_reply_is_published_again_byte_for_byte(
     redis: Redis, namespace: str, topology: Topology, wire: Wire, start_worker: StartWorker
 ) -> None:
-    for key, fields in {"ctx:{ada}": CONTEXT, "plan": {"plan": PLAN}}.items():
-        await redis.hset(f"{namespace}:{key}", mapping=fields)
-        await redis.expire(f"{namespace}:{key}", 3600)
+    await put(redis, f"{namespace}:ctx:{{ada}}", CONTEXT)
+    await put(redis, f"{namespace}:plan", {"plan": PLAN})
     worker = await (await start_worker(BOT)).ready()
     replies = await wire.listen(topology.replies_exchange)
     await publish(wire, topology, "first")
@@ -208,9 +213,8 @@ async def test_the_doctor_names_a_plan_and_contexts_that_a_newer_version_has_lef
 ) -> None:
     layout_2 = CONTEXT | {"m": CONTEXT["m"].replace('"layout":1', '"layout":2')}
     plan_2 = PLAN.replace('"version":1', '"version":2')
-    for key, fields in {"ctx:{ada}": layout_2, "plan": {"plan": plan_2}}.items():
-        await redis.hset(f"{namespace}:{key}", mapping=fields)
-        await redis.expire(f"{namespace}:{key}", 3600)
+    await put(redis, f"{namespace}:ctx:{{ada}}", layout_2)
+    await put(redis, f"{namespace}:plan", {"plan": plan_2})
     code, found = await doctor(worker_settings)
     assert code == ExitCode.STORE
     assert (found["plan"]["status"], found["contexts"]["status"], found["topology"]["status"]) == ("fail", "fail", "ok")

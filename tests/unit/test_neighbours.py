@@ -39,7 +39,7 @@ def test_workers_of_this_version_and_of_those_that_announced_nothing_get_on() ->
 
 
 def test_what_a_newer_one_writes_and_this_one_cannot_read_is_a_clash() -> None:
-    newer = of(writes=WRITES | {"contexts": 2}, reads={name: [1, 2] for name in READS})
+    newer = of(writes=dict(WRITES) | {"contexts": 2}, reads={name: [1, 2] for name in READS})
     assert reasons(THIS, newer) == ["writes contexts in format 2, and this version reads 1"]
     assert reasons(newer, THIS) == ["does not read contexts in format 2, which this version writes"]
 
