@@ -105,6 +105,7 @@ class Arrivals:
     def acknowledged(self, request: Request) -> None:
         """Note that a request is settled. The broker may not have noted it yet."""
         self._returnable[request.delivery.channel].acknowledged(request.ctx_id)
+        self._taken.acknowledged(request.ctx_id)
 
     def returnable(self, request: Request) -> int:
         """How many requests of this one's context are acknowledged and may be delivered again all the same."""

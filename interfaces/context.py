@@ -81,11 +81,12 @@ class Context(BaseModel):
     """When its last turn was committed, in nanoseconds since the epoch."""
 
     # Slots, not pydantic's private attributes: those are looked up by name in Python, several times in every turn.
-    __slots__ = ("_held", "_interface", "_load_turns", "_reply", "_request_id", "_running", "_stored")
+    __slots__ = ("_held", "_interface", "_is_repeated", "_load_turns", "_reply", "_request_id", "_running", "_stored")
 
     if TYPE_CHECKING:
         _held: set[int]  # turns that need no loading: they came with the context, or the store was asked for them
         _interface: MessengerInterfaceWithAttachments | None
+        _is_repeated: bool | None
         _load_turns: TurnLoader | None
         _reply: bytes | None
         _request_id: str | None
@@ -190,6 +191,7 @@ class Context(BaseModel):
         """A context that stands for a turn committed before: it has its reply and nothing else."""
         context = cls(id=ctx_id, current_turn_id=turn)
         context.commit(reply)
+        context._is_repeated = True
         return context
 
     def connect(
@@ -209,6 +211,11 @@ class Context(BaseModel):
     def committed_reply(self) -> bytes | None:
         """The reply body as it was committed, for the interface that publishes it; `None` before."""
         return self._reply
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether its turn was committed before, so that only the reply goes out again."""
+        return self._is_repeated is True
 
     @property
     def request_id(self) -> str | None:

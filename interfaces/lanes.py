@@ -40,6 +40,10 @@ class Lanes(Generic[T]):
         self._ready.append(key)
         self._start()
 
+    def __len__(self) -> int:
+        """How many contexts have something to do."""
+        return len(self._lanes)
+
     async def drain(self) -> None:
         """Wait until every lane is empty."""
         while self._tasks:

@@ -33,11 +33,13 @@ from interfaces.limits import Limits
 from interfaces.markers import Markers
 from interfaces.messages import Message
 from interfaces.messengers import PipelineRunnerFunction, PollingMessengerInterface
+from interfaces.observed import Observed
 from interfaces.reply_bodies import encode_reply
 from interfaces.request_queues import RequestQueues
 from interfaces.settling import Settler
 from interfaces.shards import Shards
 from interfaces.taken import Taken
+from interfaces.telemetry import Telemetry
 from interfaces.topology import Topology
 
 logger = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ IDLE_POLL_SECONDS = 1.0
 """How long `_request` waits for a first message before it returns none, so that `loop` is asked again."""
 
 
-class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
+class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments, Observed):
     """Polling interface on the request queues of a namespace.
 
     Alone it runs any pipeline runner: each request reaches it at least once, in order per context. Together with a
@@ -63,6 +65,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
     :param keys: decrypt requests, and encrypt the replies to those that were.
     :param limits: how much a request and its reply may be.
     :param in_flight_bytes: bytes of unacknowledged requests at most, 2 KiB for each included.
+    :param telemetry: where it counts what it does.
     """
 
     def __init__(
@@ -81,20 +84,20 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         keys: Keys | None = None,
         limits: Limits | None = None,
         in_flight_bytes: int = 256 * 1024 * 1024,
+        telemetry: Telemetry | None = None,
     ) -> None:
         adopt(type(self))
-        self._broker = broker or open_broker(url)
+        self._telemetry = telemetry or Telemetry()
+        self._broker = broker or open_broker(url, telemetry=self._telemetry)
         self._queues = queues or RequestQueues(self._broker, topology or Topology())
         super().__init__(self._broker, self.topology, attachments_directory, attachments)
         self.name = f"{self.id}-{uuid4().hex[:8]}"
-        self._batch_size = batch_size
-        self._concurrency = concurrency
-        self._drain_timeout = drain_timeout
+        self._batch_size, self._concurrency, self._drain_timeout = batch_size, concurrency, drain_timeout
         self._watch = watch
         self._limits, self._keys = limits or Limits(), keys
-        self._settler = Settler(self._broker, self._queues, self.name, lambda s: self._connected().are_settled(s))
+        self._settler = Settler(self._broker, self._queues, self.name, self._are_settled, self._telemetry)
         self._markers = Markers(self._queues.passed)
-        self._taken = Taken(self._decode, in_flight_bytes)
+        self._taken = Taken(self._decode, in_flight_bytes, self._telemetry)
         self._arrivals = Arrivals(
             self._taken, self._decode, self._settler, self._markers, self._connected, self._queues.prefetch
         )
@@ -119,7 +122,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
             undoing.pop_all()
         self._runner = our_runner(pipeline_runner)
         self._lanes: Lanes[None] = Lanes(self._turn, self._concurrency)
-        self._shards = Shards(self._keep, self._drain_timeout)
+        self._shards = Shards(self._keep, self._drain_timeout, self._telemetry)
         self._shards.want(self._wanted)
         self._is_connected.set()
         polling = asyncio.create_task(
@@ -165,26 +168,6 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
             self._shards.want(self._wanted)
 
     @property
-    def consumed(self) -> list[str]:
-        """Request queues this interface has a consumer on, be it the active one or one that waits."""
-        return self._shards.consumed if self._shards is not None else []
-
-    @property
-    def delivering(self) -> set[str]:
-        """Request queues that have delivered something here, so that this consumer is known to be the active one."""
-        return self._shards.delivering if self._shards is not None else set()
-
-    @property
-    def unsettled(self) -> dict[str, list[float]]:
-        """By request queue: event loop time of each delivery not acknowledged yet, the oldest first."""
-        return self._shards.unsettled if self._shards is not None else {}
-
-    @property
-    def settled(self) -> int:
-        """Requests answered or rejected, and acknowledged, since the interface was made."""
-        return self._settler.settled
-
-    @property
     def topology(self) -> Topology:
         """The topology as it is now."""
         return self._queues.topology
@@ -209,7 +192,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         batch: list[tuple[Message, Hashable]] = []
         while len(batch) < self._batch_size and not self._stopping and (request := self._arrivals.next()) is not None:
             batch.append((request.message, request.ctx_id))
-        return batch
+        return self._telemetry.polled(batch)
 
     async def _respond(self, responses: list[Context]) -> None:
         """Publish the last response of each context as the reply to the request it is in, then acknowledge that."""
@@ -223,6 +206,9 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         for _, ctx_id in await self._request():
             self._lanes.submit(str(ctx_id), None)
         await asyncio.sleep(timeout)
+
+    def _are_settled(self, seconds: float) -> bool:
+        return self._connected().are_settled(seconds)
 
     def _keep(self, queue: str) -> KeptConsumer:
         mend, prefetch = partial(self._queues.mend, queue), self._queues.prefetch(queue)
@@ -240,7 +226,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
             if not self._stopping and self._connected().may_start(channel):
                 self._begin_turn(request)
                 with self._connected().turn(channel):
-                    await self._run(request)
+                    await self._telemetry.turn(request, self._run)
         finally:
             self._taken.end(ctx_id, held)
             self._arrivals.make_room(channel)
@@ -252,6 +238,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
             await self._respond([context])
         except TurnAbandoned as abandoned:
             logger.warning("turn of request %r given up here: %s", request.request_id, abandoned)
+            self._telemetry.metrics.turns_total["abandoned"] += 1
             await request.delivery.channel.close()
         except RequestRejected as rejected:
             await self._reject(request, rejected)
@@ -271,7 +258,7 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments):
         if body is None:
             response = context.last_response and await self.sent(context.last_response)
             body = encode_reply(request, response, context.misc, context.current_turn_id, self._limits)
-        await self._settler.answer(request, body)
+        await self._settler.answer(request, body, is_repeated=context.is_repeated)
         self._arrivals.acknowledged(request)
 
     def _connected(self) -> Shards:

@@ -7,10 +7,12 @@ letter to be published again. Nothing here decides what the outcome is.
 import asyncio
 import logging
 from collections.abc import Callable
+from time import monotonic
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_never, wait_random_exponential
 
 from interfaces.brokers import Broker, Delivery, Outgoing
+from interfaces.current_turn import CURRENT
 from interfaces.dead_letters import dead_letter, without_own_headers
 from interfaces.envelope import DIRECT_REPLY, SERVER_NAMED, Request, may_reply_to
 from interfaces.errors import (
@@ -23,6 +25,7 @@ from interfaces.errors import (
 )
 from interfaces.reply_bodies import DEFAULT_INTERFACE, encode_error_reply, interface_of, reply_outgoing
 from interfaces.request_queues import RequestQueues
+from interfaces.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +51,15 @@ class Settler:
     """
 
     def __init__(
-        self, broker: Broker, queues: RequestQueues, worker: str, is_whole: Callable[[float], bool] = lambda _: True
+        self,
+        broker: Broker,
+        queues: RequestQueues,
+        worker: str,
+        is_whole: Callable[[float], bool] = lambda _: True,
+        telemetry: Telemetry | None = None,
     ) -> None:
+        self._telemetry = telemetry or Telemetry()
+        self._metrics = self._telemetry.metrics
         self._broker = broker
         self._is_whole = is_whole
         self._queues = queues
@@ -60,22 +70,32 @@ class Settler:
         self.settled = 0
         """Requests acknowledged."""
 
-    async def answer(self, request: Request, body: bytes) -> None:
-        """Publish the reply and acknowledge."""
+    async def answer(self, request: Request, body: bytes, *, is_repeated: bool = False) -> None:
+        """Publish the reply and acknowledge. `is_repeated`: the turn was committed before."""
+        began = monotonic()
         interface = interface_of(request.message)
         await self._publish_reply(
             reply_outgoing(self._topology, request.delivery, request.ctx_id, body, interface), request.delivery
         )
+        confirmed = monotonic()
         await request.delivery.channel.ack(request.delivery)
         self.settled += 1
+        stages = self._metrics.stage_seconds
+        stages["publish"].observe(confirmed - began)
+        stages["settle"].observe(monotonic() - confirmed)
+        self._metrics.turns_total["repeated" if is_repeated else "ok"] += 1
 
     async def reject(self, delivery: Delivery, rejected: RequestRejected, request: Request | None = None) -> None:
         """Keep the request as a dead letter, tell its sender, and acknowledge. `request` is there where it decoded."""
+        if request is None:
+            CURRENT.set(delivery)
         logger.warning("request %r is a dead letter: %s", delivery.properties.message_id, rejected)
         await self._publish_dead_letter(dead_letter(self._topology, delivery, rejected, self._worker))
+        self._metrics.dead_letters_total[rejected.reason] += 1
         await self._publish_error(delivery, rejected, request)
         await delivery.channel.ack(delivery)
         self.settled += 1
+        self._metrics.turns_total["dead"] += 1
 
     def reject_aside(self, delivery: Delivery, rejected: RequestRejected) -> "asyncio.Task[None]":
         """`reject` for a request that cannot be read, so is in no lane. Returns at once, with what ends then."""
@@ -120,9 +140,9 @@ class Settler:
             # Said aloud once: where nobody listens on purpose, it is true of every reply.
             logger.log(
                 logging.DEBUG if self._has_told_unheard else logging.WARNING,
-                "nobody takes the reply to request %r: no queue for %r (others like this only at log level debug)",
+                "nobody takes the reply to request %r: no queue at %r (others like this only at log level debug)",
                 delivery.properties.message_id,
-                reply.routing_key,
+                reply.exchange or reply.routing_key,
             )
             self._has_told_unheard = True
         except BrokerFailed as error:

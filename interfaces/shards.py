@@ -14,6 +14,7 @@ from typing import Any
 
 from interfaces.brokers import Channel
 from interfaces.consumers import KeptConsumer
+from interfaces.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,10 @@ class Shards:
         longer goes on, but its request is delivered again elsewhere and only one of the two can commit.
     """
 
-    def __init__(self, keep: Callable[[str], KeptConsumer], drain_timeout: float) -> None:
+    def __init__(
+        self, keep: Callable[[str], KeptConsumer], drain_timeout: float, telemetry: Telemetry | None = None
+    ) -> None:
+        self._metrics = (telemetry or Telemetry()).metrics
         self._keep = keep
         self._drain_timeout = drain_timeout
         self._kept: dict[str, KeptConsumer] = {}
@@ -50,6 +54,11 @@ class Shards:
     def consumed(self) -> list[str]:
         """Queues with an open consumer, active or waiting, that are not being handed over."""
         return sorted(queue for queue, kept in self._kept.items() if kept.is_open and queue not in self._releasing)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every queue wanted now has its open consumer, active or waiting."""
+        return all(kept.is_open for queue, kept in self._kept.items() if queue not in self._releasing)
 
     @property
     def delivering(self) -> set[str]:
@@ -118,6 +127,7 @@ class Shards:
             consuming.cancel()
             await asyncio.gather(consuming, return_exceptions=True)
             del self._kept[queue], self._releasing[queue]
+            self._metrics.hand_overs_total += 1
 
     def _on_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():

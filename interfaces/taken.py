@@ -9,10 +9,12 @@ takes a delivery asks here first (docs/decisions/0016). Used by `RabbitMQMesseng
 from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from time import monotonic, time
 
 from interfaces.brokers import Channel, Delivery
 from interfaces.envelope import Request
 from interfaces.errors import MisuseError
+from interfaces.telemetry import Telemetry
 
 OVERHEAD = 2048
 """Bytes that a delivery takes beside its body: about 800 for itself and its properties, and its place in a lane."""
@@ -30,6 +32,8 @@ class Held:
 
     delivery: Delivery
     size: int
+    arrived_at: float
+    """By the monotonic clock."""
     request: Request | None = None
     """What it was decoded to, where it is the first of its context."""
     is_started: bool = False
@@ -43,7 +47,10 @@ class Taken:
     :param max_bytes: bytes that may be held, with `OVERHEAD` for each delivery.
     """
 
-    def __init__(self, decode: Callable[[Delivery], Request], max_bytes: int) -> None:
+    def __init__(
+        self, decode: Callable[[Delivery], Request], max_bytes: int, telemetry: Telemetry | None = None
+    ) -> None:
+        self._metrics = (telemetry or Telemetry()).metrics
         self._decode = decode
         self._max_bytes = max_bytes
         self._lanes: dict[str, deque[Held]] = {}
@@ -71,10 +78,13 @@ class Taken:
 
     def take(self, delivery: Delivery) -> Held:
         """Note what has arrived. It counts until it is `settled`."""
-        held = Held(delivery, _size(delivery))
+        held = Held(delivery, _size(delivery), monotonic())
         self._by_channel.setdefault(delivery.channel, set()).add(held)
         self._bytes_of[delivery.channel] += held.size
         self.bytes += held.size
+        self._metrics.requests_total["true" if delivery.redelivered else "false"] += 1
+        if (sent_at := delivery.properties.timestamp) is not None:
+            self._metrics.stage_seconds["queue"].observe(max(0.0, time() - sent_at.timestamp()))
         return held
 
     def line_up(self, held: Held, request: Request) -> None:
@@ -91,6 +101,7 @@ class Taken:
         """The first of a context, whose turn it is now, with its request."""
         held = self._lanes[ctx_id][0]
         held.is_started = True
+        self._metrics.stage_seconds["lane"].observe(monotonic() - held.arrived_at)
         self._forget_decoded(held)
         held.request = held.request or self._decode(held.delivery)
         return held
@@ -106,6 +117,15 @@ class Taken:
     def __len__(self) -> int:
         """How many contexts have any."""
         return len(self._lanes)
+
+    def acknowledged(self, ctx_id: str) -> None:
+        """Note that the request is settled whose turn this context is in."""
+        self._metrics.stage_seconds["turn"].observe(monotonic() - self._lanes[ctx_id][0].arrived_at)
+
+    @property
+    def requests(self) -> int:
+        """Requests held now."""
+        return sum(map(len, self._by_channel.values()))
 
     def end(self, ctx_id: str, held: Held) -> None:
         """Forget a request whose turn has ended. May be repeated."""

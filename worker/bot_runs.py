@@ -12,12 +12,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from types import CoroutineType, FrameType
 from typing import Any, Final, TypeVar, cast
 
 from interfaces.bot_signals import BotSignal
 from interfaces.errors import BotStuck, StoreUnavailable, TurnAbandoned, described
 from interfaces.foreign import StrayCancellationError
+from interfaces.telemetry import Telemetry
 from worker.stores import ContextStore
 
 logger = logging.getLogger(__name__)
@@ -117,7 +119,8 @@ def store_of(run: Run, store: ContextStore) -> ContextStore:
 class BotRuns:
     """Runs the bot, `seconds` at most each time; `limit` runs may be left behind."""
 
-    def __init__(self, seconds: float, limit: int) -> None:
+    def __init__(self, seconds: float, limit: int, telemetry: Telemetry | None = None) -> None:
+        self._metrics = (telemetry or Telemetry()).metrics
         self._seconds = seconds
         self._limit = limit
         self._left: set[Run] = set()
@@ -138,6 +141,15 @@ class BotRuns:
 
     async def run(self, name: str, bot: Callable[[Run], Awaitable[T]]) -> T:
         """What `bot` returns. Raises what it raises (`BotExited` for a `SystemExit`), or `TurnOverdue`."""
+        self._metrics.turns_running += 1
+        began = monotonic()
+        try:
+            return await self._run(name, bot)
+        finally:
+            self._metrics.turns_running -= 1
+            self._metrics.stage_seconds["run"].observe(monotonic() - began)
+
+    async def _run(self, name: str, bot: Callable[[Run], Awaitable[T]]) -> T:
         run = Run(self._seconds)
         task: asyncio.Task[T] = asyncio.create_task(_without_exits(bot, run), name=name)
         run.task = task

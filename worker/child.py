@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Self, cast
@@ -39,21 +39,35 @@ class End:
     last_lines: str = ""
 
 
+def prefixed(number: int, line: str) -> None:
+    """Pass on a line of worker `number` for people."""
+    sys.stderr.write(f"[{number}] {line}\n")
+
+
 class Child(asyncio.SubprocessProtocol):
     """One running process. `start` makes it."""
 
-    def __init__(self, number: int) -> None:
-        self._number = number
+    def __init__(self, number: int, pass_on: Callable[[int, str], None]) -> None:
+        self.number = number
+        self._write = pass_on
         self._unfinished_line = b""
         self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self._exited = asyncio.Event()
         self._all_read = asyncio.Event()
 
     @classmethod
-    async def start(cls, number: int, command: Sequence[str], environment: Mapping[str, str], lifeline: int) -> Self:
-        """Run `command` as worker `number`, `lifeline` as its standard input. Raises `OSError`."""
+    async def start(
+        cls,
+        number: int,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        lifeline: int,
+        pass_on: Callable[[int, str], None] | None = None,
+    ) -> Self:
+        """Run `command` as worker `number`, `lifeline` as its standard input; each line it writes to standard error
+        goes to `pass_on`. Raises `OSError`."""
         _, child = await asyncio.get_running_loop().subprocess_exec(
-            lambda: cls(number),
+            lambda: cls(number, pass_on or prefixed),
             *command,
             env=environment,
             stdin=lifeline,
@@ -119,7 +133,7 @@ class Child(asyncio.SubprocessProtocol):
     def _pass_on(self, line: bytes) -> None:
         text = line.decode(errors="replace").removesuffix("\r")
         self._last_lines.append(text[:LAST_LINE_CHARACTERS])
-        sys.stderr.write(f"[{self._number}] {text}\n")
+        self._write(self.number, text)
 
 
 def _described(code: int) -> str:

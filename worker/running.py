@@ -5,19 +5,23 @@ Starts when both servers are there, stops in order when asked, ends with an erro
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from importlib.metadata import version
 from typing import Any
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from interfaces.attachment_transfer import AttachmentTransfer
 from interfaces.brokers import Broker
 from interfaces.brokers.opening import open_broker
 from interfaces.consumers import Watch
 from interfaces.errors import Unavailable
 from interfaces.rabbitmq import RabbitMQMessengerInterface
+from interfaces.telemetry import Telemetry
 from worker.apps import App, HandlerApp, RunnerApp, adapt, load_app
 from worker.attachments import open_transfer
 from worker.generations import Generations
+from worker.health import Health, Pulse
 from worker.membership import Membership
 from worker.settings import Settings
 from worker.stores import ContextStore
@@ -48,24 +52,16 @@ class Worker:
     ) -> None:
         self.settings = settings or Settings()
         self._app = _as_app(app)
-        self._store = store or open_store(self.settings)
+        self.telemetry, self.health = _telemetry_of(self.settings), Health()
+        self._store = store or open_store(self.settings, self.telemetry)
         broker = broker or open_broker(
-            self.settings.amqp_url.get_secret_value(), publish_timeout=self.settings.publish_timeout
+            self.settings.amqp_url.get_secret_value(),
+            publish_timeout=self.settings.publish_timeout,
+            telemetry=self.telemetry,
         )
         self._transfer = open_transfer(self.settings)
         generations = Generations(broker, self._store, self.settings.topology)
-        self._interface = RabbitMQMessengerInterface(
-            broker=broker,
-            queues=generations,
-            batch_size=self.settings.batch_size,
-            concurrency=self.settings.concurrency,
-            drain_timeout=self.settings.drain_timeout,
-            watch=Watch(self.settings.watch_every, self.settings.watch_lost_after),
-            attachments=self._transfer,
-            keys=self.settings.keys,
-            limits=self.settings.limits,
-            in_flight_bytes=self.settings.in_flight_bytes,
-        )
+        self._interface = _open_interface(self.settings, broker, generations, self._transfer, self.telemetry)
         self._runner = TurnRunner(
             self._app,
             self._store,
@@ -73,6 +69,7 @@ class Worker:
             self._interface.current,
             self._interface,
             returnable=self._interface.returnable,
+            telemetry=self.telemetry,
         )
         self._membership = Membership(self._store, self._interface, generations, self.settings.keys)
         self._stop = asyncio.Event()
@@ -85,11 +82,13 @@ class Worker:
         Returns when stopped; `unfinished` then tells whether turns were given up. A cancellation gives up running turns
         at once; their requests come again. Raises a `Fatal` error where the work cannot be done.
         """
+        pulse = Pulse(self.telemetry, self.health, self._look, self.settings.health_file).start()
         try:
             await self._until_stopped(self._open_servers())
             if not self._stop.is_set():
                 await self._work()
         finally:
+            pulse.cancel()
             await self._interface.close()
             self._runner.close()
             await self._store.close()
@@ -102,6 +101,11 @@ class Worker:
     async def wait_ready(self) -> None:
         """Return once the shards that fall to this worker, be they none, are consumed for the first time."""
         await self._ready.wait()
+
+    @property
+    def name(self) -> str:
+        """By which the others know it, and dead letters and the log name it."""
+        return self._interface.name
 
     @property
     def consumed(self) -> list[str]:
@@ -123,9 +127,23 @@ class Worker:
         """Runs of the bot that still go on although they were overdue, or cancelled, and their turns are over."""
         return self._runner.runs.left_behind
 
+    def _look(self) -> Mapping[str, bool]:
+        """Set the gauges to what they are now; what must be true for being ready."""
+        metrics = self.telemetry.metrics
+        metrics.namespace_shards, metrics.left_behind = self._interface.topology.shards, self.left_behind
+        for server, is_up in self.telemetry.servers.items():
+            metrics.server_up[server] = int(is_up())
+        self._interface.gauge(metrics)
+        servers = {server: bool(up) for server, up in metrics.server_up.items()}
+        is_consuming = self._ready.is_set() and bool(metrics.consumer_up)
+        return servers | {"consuming": is_consuming, "running": not self._stop.is_set()}
+
     async def _open_servers(self) -> None:
         await patiently("Redis", self._store.open)
+        # What tells nothing of itself is in this process, or its owner's: once open, it is there.
+        self.telemetry.servers.setdefault("redis", lambda: True)
         await patiently("RabbitMQ", self._interface.open)
+        self.telemetry.servers.setdefault("rabbitmq", lambda: True)
         for told, command in self.settings.unfollowed(self._interface.topology):
             logger.warning("%s: that is used. To change it on the live system, run `%s`", told, command)
 
@@ -174,6 +192,32 @@ class Worker:
             task.cancel()
             stopped.cancel()
             await asyncio.gather(task, stopped, return_exceptions=True)
+
+
+def _telemetry_of(settings: Settings) -> Telemetry:
+    telemetry = Telemetry()
+    metrics = telemetry.metrics
+    metrics.info = {(version("switchboard-bots"), settings.namespace): 1}
+    metrics.turns_limit, metrics.in_flight_bytes_limit = settings.concurrency, settings.in_flight_bytes
+    return telemetry
+
+
+def _open_interface(
+    settings: Settings, broker: Broker, queues: Generations, attachments: AttachmentTransfer, telemetry: Telemetry
+) -> RabbitMQMessengerInterface:
+    return RabbitMQMessengerInterface(
+        broker=broker,
+        queues=queues,
+        batch_size=settings.batch_size,
+        concurrency=settings.concurrency,
+        drain_timeout=settings.drain_timeout,
+        watch=Watch(settings.watch_every, settings.watch_lost_after),
+        attachments=attachments,
+        keys=settings.keys,
+        limits=settings.limits,
+        in_flight_bytes=settings.in_flight_bytes,
+        telemetry=telemetry,
+    )
 
 
 def _as_app(app: Any) -> App:

@@ -19,8 +19,9 @@ from interfaces.errors import SettingsInvalid
 from interfaces.limits import MAX_BODY_BYTES, Limits
 from interfaces.topology import DEFAULT_MAX_LENGTH, DEFAULT_PREFETCH, MAX_PREFETCH, MAX_SHARDS, Topology
 from worker.secret_files import SUFFIX, file_of
-from worker.server_settings import ENV_PREFIX, ServerSettings
+from worker.server_settings import ENV_PREFIX
 from worker.stores import Durability
+from worker.telemetry_settings import TelemetrySettings
 
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 """Redis takes values of 512 MiB; one that is loaded with every turn of a dialog should be far from that."""
@@ -28,7 +29,7 @@ MAX_RECORD_BYTES = 64 * 1024 * 1024
 _LIMITS = Limits()
 
 
-class Settings(ServerSettings):
+class Settings(TelemetrySettings):
     """Settings of a Switchboard process."""
 
     shards: int = Field(

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from interfaces.errors import ExitCode
-from worker.child import Child, End
+from worker.child import Child, End, prefixed
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,7 @@ class Supervisor:
     :param environment: the whole environment of a worker.
     :param polite_seconds: a worker's own bound, from a first SIGTERM to its end.
     :param abrupt_seconds: the same from a second one.
+    :param pass_on: what is done with each line that a worker writes to standard error, its number before it.
     :param clock: seconds, rising steadily.
     :param sleep: how the pause before a restart is spent.
     """
@@ -99,6 +100,7 @@ class Supervisor:
         processes: int,
         polite_seconds: float,
         abrupt_seconds: float,
+        pass_on: Callable[[int, str], None] = prefixed,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -107,14 +109,21 @@ class Supervisor:
         self._processes = processes
         self._polite_seconds = polite_seconds
         self._abrupt_seconds = abrupt_seconds
+        self._pass_on = pass_on
         self._clock = clock
         self._sleep = sleep
         self._children: set[Child] = set()
+        self.restarts = 0
+        """Workers started again."""
         self._stopping = asyncio.Event()
         self._signals = 0
         self._kill_timer: asyncio.TimerHandle | None = None
         self._fatal: int | None = None
         self._ends: list[int] = []
+
+    def pids(self) -> dict[int, int]:
+        """The processes that run now, by their numbers. From any thread."""
+        return {child.number: child.pid for child in tuple(self._children)}
 
     async def run(self) -> int:
         """Return the exit code once no worker is left: after a stop, or after an end that forbids restarts."""
@@ -173,6 +182,7 @@ class Supervisor:
                     *(number, end.how, lived, pause, end.last_lines),
                 )
                 await self._pause(pause)
+                self.restarts += not self._stopping.is_set()
 
     def _note(self, number: int, end: End) -> None:
         """Keep how a worker ended after the stop. What ended them all is told once, not by each."""
@@ -182,7 +192,7 @@ class Supervisor:
 
     async def _run_once(self, number: int, lifeline: int) -> End:
         try:
-            child = await Child.start(number, self._command, self._environment, lifeline)
+            child = await Child.start(number, self._command, self._environment, lifeline, self._pass_on)
         except OSError as error:
             # No memory or no process to be had just now: no reason to give up those that run.
             return End(ExitCode.FAILED, f"could not be started ({error})")

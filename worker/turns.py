@@ -15,20 +15,20 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import uuid4
-from weakref import WeakKeyDictionary
 
 from interfaces.bot_signals import Reject, Retry
 from interfaces.broker_attachments import BrokerAttachments
-from interfaces.brokers import Channel
 from interfaces.context import Context
 from interfaces.envelope import Request, decode_body
 from interfaces.errors import Reason, RequestRejected, StoreUnavailable, TurnAbandoned, VersionConflict
 from interfaces.messages import Message
 from interfaces.reply_bodies import encode_reply
+from interfaces.telemetry import Telemetry
 from interfaces.turn_records import TurnRecord
 from worker import records
 from worker.apps import App, HandlerApp, RunnerApp
 from worker.bot_runs import BotRuns, Run, store_of
+from worker.epochs import Epochs
 from worker.isolation import Isolation, shared_starts
 from worker.retries import BotFailed, rejection, retrying
 from worker.settings import Settings
@@ -82,7 +82,12 @@ class TurnRunner:
         interface: BrokerAttachments | None = None,
         *,
         returnable: Callable[[Request], int] = lambda _: 0,
+        telemetry: Telemetry | None = None,
     ) -> None:
+        telemetry = telemetry or Telemetry()
+        self._metrics = telemetry.metrics
+        self._load_seconds = self._metrics.stage_seconds["load"]
+        self._commit_seconds = self._metrics.stage_seconds["commit"]
         self._store = store
         self._settings = settings
         self._limits = settings.limits
@@ -97,11 +102,11 @@ class TurnRunner:
             self._history = self._bot.history
         self._process = uuid4().hex[:12]
         self._turns = count(1)
-        self._epochs: WeakKeyDictionary[Channel, asyncio.Future[int]] = WeakKeyDictionary()
+        self._epochs = Epochs(store)
         self._isolation = Isolation()
         self._shared_starts = shared_starts(settings.crash_limit)
         self._rate = TurnRate(settings.rate)
-        self.runs = BotRuns(settings.turn_timeout, settings.left_behind)
+        self.runs = BotRuns(settings.turn_timeout, settings.left_behind, telemetry)
         """The bot at work, and what is left behind of it."""
 
     async def __call__(
@@ -112,7 +117,7 @@ class TurnRunner:
         Raises `RequestRejected` for the dead letters and `TurnAbandoned` where another worker owns the context now.
         """
         request = self._current(ctx_id if ctx_id is not None else "")
-        epoch = await self._epoch(request.delivery.channel)
+        epoch = await self._epochs.of(request.delivery.channel)
         turn = _Turn(request, epoch, f"{self._process}.{next(self._turns)}")
         try:
             return await self._attempted(turn)
@@ -128,28 +133,7 @@ class TurnRunner:
 
     def close(self) -> None:
         """Ask for no more epochs."""
-        for epoch in self._epochs.values():
-            epoch.cancel()  # one still asked for would be asked for for ever
-
-    async def _epoch(self, channel: Channel) -> int:
-        """This worker's epoch for what `channel` delivers, claimed at its first delivery.
-
-        Not when the channel opens: a waiting consumer may be promoted hours later, and its epoch must be higher than
-        the one of the consumer it follows. Raises `TurnAbandoned` where the channel was lost before that.
-        """
-        epoch = self._epochs.get(channel)
-        if epoch is None:
-            epoch = self._epochs[channel] = asyncio.ensure_future(self._claim(channel))
-        return epoch.result() if epoch.done() else await asyncio.shield(epoch)
-
-    async def _claim(self, channel: Channel) -> int:
-        epoch = await while_store_is_away(self._store.claim)
-        # This process may have slept between the delivery and the claim, and others may have finished the delivered
-        # requests since: then the new epoch would be higher than theirs. A channel that is open after the claim rules
-        # that out, because whoever follows on it claims later.
-        if not await channel.verify():
-            raise TurnAbandoned("the channel was lost before an epoch was claimed for it")
-        return epoch
+        self._epochs.close()
 
     async def _attempted(self, turn: _Turn) -> Context:
         """The turn, run as often as it takes and is allowed."""
@@ -164,6 +148,7 @@ class TurnRunner:
                     runs = attempt.retry_state.attempt_number
                     if runs == 1:
                         raise first
+                    self._metrics.retries_total += 1
                     return await self._once_committed(turn)
         except (BotFailed, Retry, Reject) as error:
             logger.error("the bot failed on request %r", turn.request.request_id, exc_info=error.__cause__ or error)
@@ -176,6 +161,7 @@ class TurnRunner:
                 return await self._isolated(turn)
             except VersionConflict as conflict:
                 # Another worker still had the shard's earlier deliveries. Decide anew on what it left.
+                self._metrics.fenced_commits_total += 1
                 logger.warning("turn of request %r was overtaken: %s", turn.request.request_id, conflict)
 
     async def _isolated(self, turn: _Turn) -> Context:
@@ -214,7 +200,7 @@ class TurnRunner:
                 counted=counted,
             )
 
-        loaded = await while_store_is_away(load)
+        loaded = await self._load_seconds.timed(while_store_is_away(load))
         if loaded.reply is None and loaded.starts > self._settings.crash_limit:
             raise RequestRejected(
                 Reason.CRASHES_WORKER,
@@ -242,7 +228,7 @@ class TurnRunner:
         main, turns = records.write(context, turn_id, older_turns, self._limits)
         returnable = self._returnable(request)
         new = Turn(request.ctx_id, request.request_id, loaded.version, main, turns, reply, loaded.revision, returnable)
-        context.commit(await while_store_is_away(self._store.commit, new))
+        context.commit(await self._commit_seconds.timed(while_store_is_away(self._store.commit, new)))
         return context
 
     async def _run(self, turn: _Turn, loaded: Loaded) -> _Ran:

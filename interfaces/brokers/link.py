@@ -21,6 +21,7 @@ from interfaces.brokers.encryption import is_unverified, tls_context
 from interfaces.brokers.mapping import amqp_errors
 from interfaces.brokers.nodes import node_urls
 from interfaces.errors import BrokerRefused, BrokerUnavailable, SwitchboardError
+from interfaces.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +38,11 @@ class Link:
     :param url: of one node, or of several, separated by commas.
     :param purpose: what the broker shows as the connection's name.
     :param connect_timeout: seconds that each node has to answer.
+    :param telemetry: counts the times it is made anew.
     """
 
-    def __init__(self, url: str, purpose: str, connect_timeout: float) -> None:
+    def __init__(self, url: str, purpose: str, connect_timeout: float, telemetry: Telemetry | None = None) -> None:
+        self._metrics = (telemetry or Telemetry()).metrics
         nodes = [yarl.URL(node) for node in node_urls(url)]
         defaults = {"heartbeat": str(HEARTBEAT_SECONDS), "name": f"switchboard {purpose}"}
         self._nodes = deque(node.with_query(defaults | dict(node.query)) for node in random.sample(nodes, k=len(nodes)))
@@ -47,7 +50,13 @@ class Link:
         self._timeout = connect_timeout
         self._lock = asyncio.Lock()
         self._connection: AbstractConnection | None = None
+        self._was_connected = False
         self._ended = False
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a connection, as far as anybody knows."""
+        return self._connection is not None and not _is_lost(self._connection)
 
     async def get(self) -> AbstractConnection:
         """The open connection; one attempt at each node to make it where there is none.
@@ -62,6 +71,8 @@ class Link:
                     self._nodes.rotate(-1)
                 await self._drop()
                 self._connection = await self._connect()
+                self._metrics.reconnects_total["rabbitmq"] += self._was_connected
+                self._was_connected = True
             return self._connection
 
     async def _connect(self) -> AbstractConnection:

@@ -5,9 +5,10 @@ from urllib.parse import urlsplit
 from interfaces.brokers import Broker
 from interfaces.brokers.nodes import node_urls, require_one_broker
 from interfaces.errors import SettingsInvalid
+from interfaces.telemetry import Telemetry
 
 
-def open_broker(url: str, *, publish_timeout: float = 10.0) -> Broker:
+def open_broker(url: str, *, publish_timeout: float = 10.0, telemetry: Telemetry | None = None) -> Broker:
     """A broker object for `amqp://`, `amqps://` or `memory://NAME`; nothing is connected yet.
 
     Several nodes of a RabbitMQ cluster are whole URLs, separated by commas. All `memory://` brokers of one name in a
@@ -22,7 +23,7 @@ def open_broker(url: str, *, publish_timeout: float = 10.0) -> Broker:
     if scheme in ("amqp", "amqps"):
         from interfaces.brokers.rabbitmq import RabbitMQBroker
 
-        return RabbitMQBroker(url, publish_timeout=publish_timeout)
+        return RabbitMQBroker(url, publish_timeout=publish_timeout, telemetry=telemetry)
     if scheme == "memory":
         from interfaces.brokers.memory import MemoryBroker, memory_server
 

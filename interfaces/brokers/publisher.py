@@ -13,6 +13,7 @@ from interfaces.brokers.mapping import amqp_errors
 from interfaces.brokers.properties import to_amqp
 from interfaces.brokers.tick_writes import TickPublishes, can_write
 from interfaces.errors import BrokerUnavailable, HeadersTooLarge, PublishTimeout, Unroutable
+from interfaces.telemetry import Telemetry
 
 MAX_PROPERTIES_BYTES = 131_072 - 64
 """RabbitMQ's default `frame_max`, less the frame's own bytes: AMQP 0-9-1 puts all properties into one frame, and a
@@ -22,11 +23,11 @@ broker closes the connection over a larger one."""
 class _PublishingChannel:
     """A channel with confirms and the number of publishes that wait for theirs."""
 
-    def __init__(self, raw: AbstractChannel, timeout: float) -> None:
+    def __init__(self, raw: AbstractChannel, timeout: float, telemetry: Telemetry) -> None:
         self.raw = raw
         self.waiting = 0
         self._timeout = timeout
-        self._ticks = TickPublishes(raw, timeout) if can_write(raw) else None
+        self._ticks = TickPublishes(raw, timeout, telemetry) if can_write(raw) else None
 
     async def publish(self, message: Outgoing) -> None:
         """Publish and wait for the confirm. Raises what the client library raises."""
@@ -46,8 +47,9 @@ class _PublishingChannel:
 class Publisher:
     """The publishing channel, replaced after a publish that the broker refused or whose outcome it did not tell."""
 
-    def __init__(self, link: Link, timeout: float) -> None:
+    def __init__(self, link: Link, timeout: float, telemetry: Telemetry | None = None) -> None:
         self._link = link
+        self._telemetry = telemetry or Telemetry()
         self._timeout = timeout
         self._lock = asyncio.Lock()
         self._opening = 0
@@ -97,7 +99,7 @@ class Publisher:
                 await self._until_not_blocked(connection)
                 with amqp_errors("opening a channel to publish"):
                     raw = await bounded(declare.raw_channel(connection, confirms=True), self._timeout)
-                    self._current = _PublishingChannel(raw, self._timeout)
+                    self._current = _PublishingChannel(raw, self._timeout, self._telemetry)
             return self._current
 
     async def _until_not_blocked(self, connection: AbstractConnection) -> None:

@@ -25,6 +25,7 @@ from interfaces.brokers.publisher import Publisher
 from interfaces.brokers.quick_reading import deliver_directly
 from interfaces.brokers.tick_writes import acknowledge, can_write
 from interfaces.errors import BrokerRefused, BrokerUnavailable
+from interfaces.telemetry import Telemetry
 from interfaces.topology import GENERATIONS_AHEAD, Topology, reply_queue_arguments
 
 logger = logging.getLogger(__name__)
@@ -138,10 +139,19 @@ class RabbitMQBroker:
     publish, and acks would be stuck behind the publishes.
     """
 
-    def __init__(self, url: str, *, publish_timeout: float = 10.0, connect_timeout: float = 10.0) -> None:
-        self._consuming = Link(url, "consume", connect_timeout)
-        self._publishing = Link(url, "publish", connect_timeout)
-        self._publisher = Publisher(self._publishing, publish_timeout)
+    def __init__(
+        self,
+        url: str,
+        *,
+        publish_timeout: float = 10.0,
+        connect_timeout: float = 10.0,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        telemetry = telemetry or Telemetry()
+        self._consuming = Link(url, "consume", connect_timeout, telemetry)
+        self._publishing = Link(url, "publish", connect_timeout, telemetry)
+        self._publisher = Publisher(self._publishing, publish_timeout, telemetry)
+        telemetry.servers["rabbitmq"] = lambda: self._consuming.is_up and self._publishing.is_up
         self._declared: set[Topology] = set()
 
     async def open(self) -> None:

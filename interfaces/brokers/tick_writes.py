@@ -22,6 +22,7 @@ from pamqp.header import ContentHeader
 
 from interfaces.brokers import Outgoing
 from interfaces.brokers.properties import plain_header, to_amqp
+from interfaces.telemetry import Telemetry
 
 _BOOKS = ("confirmations", "delivery_tag", "message_id_delivery_tag", "max_content_size", "number", "write_queue")
 
@@ -80,9 +81,11 @@ class TickPublishes:
     """Publishes on one channel, of which it is the only user.
 
     :param timeout: seconds that a publish may take until it is confirmed.
+    :param telemetry: told how many go out together.
     """
 
-    def __init__(self, channel: AbstractChannel, timeout: float) -> None:
+    def __init__(self, channel: AbstractChannel, timeout: float, telemetry: Telemetry | None = None) -> None:
+        self._sizes = (telemetry or Telemetry()).metrics.batch_size["write"]
         self._channel: Any = channel
         self._timeout = timeout
         self._next: list[_Publish] = []
@@ -153,6 +156,7 @@ class TickPublishes:
                 self._channel.message_id_delivery_tag[publish.message_id] = publish.tag
                 frames.append(publish.frames)
                 publish.frames = b""
+        self._sizes.observe(len(frames))
         drained: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         payload = b"".join(frames)
         self._channel.write_queue.put_nowait(ChannelFrame(payload, should_close=False, drain_future=drained))

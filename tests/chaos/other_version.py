@@ -29,7 +29,7 @@ class OtherScript(pipelining.Script):
     @classmethod
     def named(cls, name: str) -> pipelining.Script:
         source = super().named(name).source + b"\n-- of another version\n"
-        return cls(source, sha1(source, usedforsecurity=False).hexdigest().encode())
+        return cls(name, source, sha1(source, usedforsecurity=False).hexdigest().encode())
 
 
 if __name__ == "__main__":

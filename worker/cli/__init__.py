@@ -19,6 +19,7 @@ SUBCOMMANDS: Final[Mapping[str, str]] = {
     "context": "Show, export or delete what is kept of a dialog, take dialogs over from Chatsky.",
     "status": "Show workers, shards and dead letters of a namespace.",
     "doctor": "Check both servers and say how to mend what is wrong.",
+    "health": "Say whether a worker is live, by the file that it touches.",
     "schema": "Print the JSON Schemas of requests and replies.",
 }
 """Name, which is also the module's, and the first line of its help."""

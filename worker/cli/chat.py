@@ -55,7 +55,7 @@ def command(app: str | None, ctx_id: str | None, timeout: float, settings: Setti
         raise SettingsInvalid(
             "no bot to talk to: name one with --app, or set SWITCHBOARD_AMQP_URL to the broker that its workers use"
         )
-    log_to_stderr("warning")
+    log_to_stderr("warning", settings)
     asyncio.run(_chat(app, context_id(ctx_id or uuid4()), timeout, settings))
 
 

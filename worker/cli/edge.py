@@ -26,6 +26,7 @@ from worker.cli.commands import (
     ATTACHMENT_FIELDS,
     BROKER_FIELDS,
     KEY_FIELDS,
+    LOG_FIELDS,
     Command,
     examples,
     exit_code,
@@ -60,7 +61,7 @@ logger = logging.getLogger(__name__)
     help="Seconds to wait for the reply to a message.",
 )
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What is logged.")
-@with_settings(*BROKER_FIELDS, *KEY_FIELDS, "drain_timeout", *ATTACHMENT_FIELDS)
+@with_settings(*BROKER_FIELDS, *KEY_FIELDS, "drain_timeout", *ATTACHMENT_FIELDS, *LOG_FIELDS)
 def command(interface: str, name: str | None, timeout: float, log_level: str, settings: Settings) -> None:
     """Put a messenger interface in front of the broker.
 
@@ -71,7 +72,7 @@ def command(interface: str, name: str | None, timeout: float, log_level: str, se
     answered, exit code 0. A second one, or the timeout, ends it at once; where messages were not answered, the exit
     code is 7. It also ends with the end of the interface's input.
     """
-    log_to_stderr(log_level)
+    log_to_stderr(log_level, settings)
     # It logs the URL of every request, and Telegram's have the bot's token in them.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     refuse_memory(settings.amqp_url, "amqp_url", ", or talk to an embedded bot with `switchboard chat --app`")

@@ -9,21 +9,28 @@ import asyncio
 import logging
 import os
 import sys
+from pathlib import Path
 
 import click
 
 from interfaces.errors import ExitCode, Fatal
+from worker.child import prefixed
 from worker.cli.blocked_loop import end_where_blocked
 from worker.cli.commands import ALL_FIELDS, Command, examples, tell, with_settings
 from worker.cli.ending import CLOSING_SECONDS, STOP_SIGNALS, end_on_signals, leave, until_ended
-from worker.cli.logs import LEVELS, log_to_stderr
+from worker.cli.logs import LEVELS, log_to_stderr, pass_on_json
 from worker.cli.servers import is_memory
 from worker.collector import relax_collector
+from worker.probes import sockets_of, supervisor_probed, worker_probed
 from worker.running import Worker
 from worker.settings import Settings
 from worker.supervisor import Supervisor, end_with_supervisor
+from worker.telemetry_settings import LogFormat
 
 logger = logging.getLogger(__name__)
+
+PROBED = ("SWITCHBOARD_HEALTH_ADDRESS", "SWITCHBOARD_HEALTH_FILE")
+"""The supervisor's own: it answers for its workers, which answer to it."""
 
 
 @click.command(
@@ -40,8 +47,9 @@ logger = logging.getLogger(__name__)
 @click.argument("app")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What is logged.")
 @click.option("--supervised", is_flag=True, hidden=True, help="Started by a supervisor: end with standard input.")
+@click.option("--sockets", type=click.Path(path_type=Path), hidden=True, help="Where to answer the supervisor.")
 @with_settings(*ALL_FIELDS)
-def command(app: str, log_level: str, supervised: bool, settings: Settings) -> None:
+def command(app: str, log_level: str, supervised: bool, sockets: Path | None, settings: Settings) -> None:
     """Run a bot: take requests, run turns, publish replies.
 
     APP is module:attribute, looked for in the current directory first: an async or plain function (ctx) -> answer, a
@@ -53,7 +61,7 @@ def command(app: str, log_level: str, supervised: bool, settings: Settings) -> N
     With --processes above 1, a supervisor keeps as many workers running: it passes signals on, starts a worker that
     crashed again, and ends where one ends with a code from 2 to 5.
     """
-    log_to_stderr(log_level)
+    fields = log_to_stderr(log_level, settings)
     if supervised:
         end_with_supervisor(settings.drain_timeout + CLOSING_SECONDS)
     elif settings.processes > 1:
@@ -61,8 +69,10 @@ def command(app: str, log_level: str, supervised: bool, settings: Settings) -> N
         raise click.exceptions.Exit(code)
     _warn_of_memory(settings)
     worker = Worker(app, settings)
+    fields.worker = worker.name
     relax_collector()
-    until_ended(_supervise(worker))
+    with worker_probed(worker, sockets):
+        until_ended(_supervise(worker))
 
 
 async def _keep_running(app: str, log_level: str, settings: Settings) -> int:
@@ -70,17 +80,21 @@ async def _keep_running(app: str, log_level: str, settings: Settings) -> int:
     # As this process was started itself, up to its arguments: by `-m worker.cli`, a worker would find a folder `worker`
     # of the bot instead. Settings go by the environment, for there may be passwords in them.
     start = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv[1:])]
-    supervisor = Supervisor(
-        [sys.executable, *start, "run", "--log-level", log_level, "--supervised", "--", app],
-        {**os.environ, **settings.environment},
-        processes=settings.processes,
-        polite_seconds=settings.drain_timeout + CLOSING_SECONDS,
-        abrupt_seconds=CLOSING_SECONDS,
-    )
-    loop = asyncio.get_running_loop()
-    for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, supervisor.on_signal, number)
-    return await supervisor.run()
+    with sockets_of(settings) as sockets:
+        answering = [] if sockets is None else ["--sockets", str(sockets)]
+        supervisor = Supervisor(
+            [sys.executable, *start, "run", "--log-level", log_level, "--supervised", *answering, "--", app],
+            {name: value for name, value in {**os.environ, **settings.environment}.items() if name not in PROBED},
+            processes=settings.processes,
+            polite_seconds=settings.drain_timeout + CLOSING_SECONDS,
+            abrupt_seconds=CLOSING_SECONDS,
+            pass_on=pass_on_json if settings.log_format is LogFormat.JSON else prefixed,
+        )
+        loop = asyncio.get_running_loop()
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, supervisor.on_signal, number)
+        with supervisor_probed(supervisor, settings, sockets):
+            return await supervisor.run()
 
 
 def _warn_of_memory(settings: Settings) -> None:

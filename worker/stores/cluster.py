@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError
 
+from interfaces.telemetry import Telemetry
 from worker.stores.address import Host, RedisAddress
 from worker.stores.clients import server_client
 from worker.stores.durability import Confirmation
@@ -41,8 +42,14 @@ SIGNS_OF_CHANGE: Final = (
 class Cluster(Servers):
     """The primaries of a Redis Cluster. A node that is no longer one loses its connections with the next table."""
 
-    def __init__(self, address: RedisAddress, timeout: float, confirmation: Confirmation | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        address: RedisAddress,
+        timeout: float,
+        confirmation: Confirmation | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        super().__init__(telemetry)
         self._address = address
         self._timeout = timeout
         self._confirmation = confirmation
@@ -101,7 +108,7 @@ class Cluster(Servers):
     def _server(self, host: Host) -> Server:
         if host not in self._servers:
             client = server_client(self._address, self._timeout, MAX_CONNECTIONS, host)
-            self._servers[host] = Server(client, self._confirmation)
+            self._servers[host] = Server(client, self._confirmation, self.telemetry)
         return self._servers[host]
 
     def _learn_soon(self) -> "asyncio.Task[Exception | None]":

@@ -20,6 +20,7 @@ from redis import exceptions
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
+from interfaces.telemetry import Telemetry
 from worker.stores.durability import Confirmation
 from worker.stores.redis_errors import NotDurableError
 
@@ -31,6 +32,7 @@ MAX_CALLS = 256
 class Script:
     """A Lua script, called by the SHA-1 that Redis knows it by."""
 
+    name: str
     source: bytes
     sha: bytes
 
@@ -38,7 +40,7 @@ class Script:
     def named(cls, name: str) -> "Script":
         """The script `scripts/{name}.lua` of this package."""
         source = files("worker.stores").joinpath("scripts", f"{name}.lua").read_bytes()
-        return cls(source, sha1(source, usedforsecurity=False).hexdigest().encode())
+        return cls(name, source, sha1(source, usedforsecurity=False).hexdigest().encode())
 
 
 @dataclass(slots=True, eq=False)  # Not frozen, which makes them at a third of the speed: there is one to each call.
@@ -76,7 +78,14 @@ class TickPipeline:
     With a `confirmation`, no answer of a pipeline counts before the copies of what it wrote are confirmed.
     """
 
-    def __init__(self, client: Redis, connections: int, confirmation: Confirmation | None = None) -> None:
+    def __init__(
+        self,
+        client: Redis,
+        connections: int,
+        confirmation: Confirmation | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self._sizes = (telemetry or Telemetry()).metrics.batch_size
         self._client = client
         self._connections = connections
         self._confirmation = confirmation
@@ -177,9 +186,16 @@ class TickPipeline:
         if self._confirmation is not None:
             words.append(self._confirmation.words)
         answers = await _exchanged(self._client, words)
+        self._note_sizes(calls)
         own = [answers[place] for place in places]
         shortfall = self._confirmation and self._confirmation.shortfall(answers[-1])
         return own if shortfall is None else [answer if isinstance(answer, Exception) else shortfall for answer in own]
+
+    def _note_sizes(self, calls: Sequence[_Call]) -> None:
+        scripts = [call.command.script.name for call in calls if call.command.script is not None]
+        for name in ("load", "commit"):
+            if count := scripts.count(name):
+                self._sizes[name].observe(count)
 
 
 _packed: Callable[[tuple[bytes, ...]], bytes] = pack_command  # type: ignore[assignment]  # typed for one word there

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from interfaces.errors import TurnAbandoned, VersionConflict
+from interfaces.telemetry import Telemetry
 from worker.stores import Durability, Edit, Loaded, Outbox, Retention, Turn
 from worker.stores.address import RedisAddress, parse_address
 from worker.stores.clients import primary_client, refuse_unusable_files, server_client
@@ -76,10 +77,11 @@ class RedisStore:
         timeout: float = 5.0,
         durability: Durability = Durability.PRIMARY,
         replicas: int = 1,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._durability = durability
         self._address = parse_address(url)
-        self._pipeline = connect(self._address, timeout, confirmation_for(durability, replicas, timeout))
+        self._pipeline = connect(self._address, timeout, confirmation_for(durability, replicas, timeout), telemetry)
         self._namespace = escape(namespace)
         self._workers = f"{self._namespace}:workers".encode()
         self._plan = f"{self._namespace}:plan".encode()
@@ -251,13 +253,18 @@ def _by_name(said: Sequence[bytes]) -> dict[str, bytes]:
     return {name.decode(): info for name, info in zip(said[::2], said[1::2], strict=True)}
 
 
-def connect(address: RedisAddress, timeout: float, confirmation: Confirmation | None = None) -> Servers:
+def connect(
+    address: RedisAddress,
+    timeout: float,
+    confirmation: Confirmation | None = None,
+    telemetry: Telemetry | None = None,
+) -> Servers:
     """The server, or servers, at `address`; nothing is connected yet."""
     if address.is_cluster:
-        return Cluster(address, timeout, confirmation)
+        return Cluster(address, timeout, confirmation, telemetry)
     if address.primary is not None:
-        return OneServer(primary_client(address, timeout), confirmation)
-    return OneServer(server_client(address, timeout, MAX_CONNECTIONS), confirmation)
+        return OneServer(primary_client(address, timeout), confirmation, telemetry)
+    return OneServer(server_client(address, timeout, MAX_CONNECTIONS), confirmation, telemetry)
 
 
 def _numbered(turns: Sequence[bytes | None], last: int) -> dict[int, bytes]:

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from interfaces.errors import StoreRefused, StoreUnavailable
+from interfaces.telemetry import Telemetry
 from worker.stores.durability import Confirmation, refuse_without_disk
 from worker.stores.pipelining import Command, Script, TickPipeline
 from worker.stores.redis_errors import is_login_refused, store_error
@@ -31,12 +32,12 @@ OLDEST_VERSION: Final = (7, 0)
 class Server:
     """One Redis (or Valkey) that takes writes."""
 
-    def __init__(self, client: Redis, confirmation: Confirmation | None) -> None:
+    def __init__(self, client: Redis, confirmation: Confirmation | None, telemetry: Telemetry | None = None) -> None:
         self.client = client
         self._confirmation = confirmation
-        self.pipeline = TickPipeline(client, CONNECTIONS)
+        self.pipeline = TickPipeline(client, CONNECTIONS, telemetry=telemetry)
         self._commits = (
-            self.pipeline if confirmation is None else TickPipeline(client, CONNECTIONS, confirmation=confirmation)
+            self.pipeline if confirmation is None else TickPipeline(client, CONNECTIONS, confirmation, telemetry)
         )
 
     async def check(self, scripts: Sequence[Script]) -> None:
@@ -69,7 +70,11 @@ class Server:
 class Servers(ABC):
     """Runs commands where their keys are."""
 
-    def __init__(self) -> None:
+    def __init__(self, telemetry: Telemetry | None = None) -> None:
+        self.telemetry = telemetry or Telemetry()
+        self.telemetry.servers["redis"] = lambda: self._is_up
+        self._is_up = False
+        self._was_up = False
         self._refusals = Refusals()
 
     async def open(self, scripts: Sequence[Script]) -> None:
@@ -78,6 +83,7 @@ class Servers(ABC):
             await self._open(scripts)
         except (RedisError, OSError) as error:
             raise store_error(error) from error
+        self._note_up()
 
     async def script(self, script: Script, key: bytes, *arguments: bytes, is_durable: bool = False) -> Any:
         """Run `script` on its one key; the answer as Redis gave it. Raises what `store_error` makes of a failure."""
@@ -92,11 +98,18 @@ class Servers(ABC):
         kind = command.script.sha if command.script is not None else command.words[0]
         if not isinstance(answer, Exception):
             self._refusals.note_allowed(kind)
+            if not self._is_up:
+                self._note_up()
             return answer
         error = store_error(answer)
+        self._is_up = self._is_up and not isinstance(error, StoreUnavailable)
         if isinstance(error, StoreRefused) and self._refusals.may_pass(LOGIN if is_login_refused(answer) else kind):
             raise StoreUnavailable(f"refused what was allowed before: {error}") from answer
         raise error from answer
+
+    def _note_up(self) -> None:
+        self.telemetry.metrics.reconnects_total["redis"] += self._was_up
+        self._is_up = self._was_up = True
 
     async def scan(self, pattern: str) -> AsyncIterator[bytes]:
         """The keys on all servers that match, some maybe twice. Raises what `store_error` makes of a failure."""
@@ -127,9 +140,11 @@ class Servers(ABC):
 class OneServer(Servers):
     """All keys on one server: the one a URL names, or whichever the sentinels call the primary."""
 
-    def __init__(self, client: Redis, confirmation: Confirmation | None = None) -> None:
-        super().__init__()
-        self.server = Server(client, confirmation)
+    def __init__(
+        self, client: Redis, confirmation: Confirmation | None = None, telemetry: Telemetry | None = None
+    ) -> None:
+        super().__init__(telemetry)
+        self.server = Server(client, confirmation, telemetry)
 
     @property
     def clients(self) -> Sequence[Redis]:
