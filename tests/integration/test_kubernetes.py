@@ -304,3 +304,18 @@ def test_probes_give_up_in_the_order_of_their_gravity(worker: Manifest) -> None:
         for probe in ("readinessProbe", "livenessProbe", "startupProbe")
     ]
     assert all(sooner < later for sooner, later in pairwise(seconds))
+
+
+def test_the_overlay_of_the_page_names_what_there_is(manifests: list[Manifest]) -> None:
+    [block] = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs/kubernetes.md").read_text(), re.MULTILINE | re.DOTALL)
+    overlay = yaml.safe_load(block)
+    assert [(ROOT / path.partition("/")[2]).is_dir() for path in overlay["resources"]] == [True]
+    [generated] = overlay["configMapGenerator"]
+    assert any(name.startswith(f"{generated['name']}-") for name in of_kind(manifests, "ConfigMap"))
+    names = {literal.partition("=")[0] for literal in generated["literals"]}
+    assert {
+        name.removeprefix(ENV_PREFIX).removesuffix("_FILE").lower() for name in names
+    } <= Settings.model_fields.keys()
+    [patch] = overlay["patches"]
+    assert patch["target"]["name"] in of_kind(manifests, patch["target"]["kind"])
+    assert [image["name"] for image in overlay["images"]] == ["switchboard"]

@@ -17,8 +17,8 @@ from tests.services.redis_node import RedisNode
 PERMISSIONS = ROOT / "deploy/rabbitmq/permissions.json"
 USERS = ROOT / "deploy/redis/users.acl"
 WORD = "a-word"
-OPERATOR, WORKER, CLIENT, EDGE = (
-    f"switchboard-{role}" for role in ("operator", "worker", "client-web", "edge-telegram")
+OPERATOR, WORKER, CLIENT, EDGE, SCALER = (
+    f"switchboard-{role}" for role in ("operator", "worker", "client-web", "edge-telegram", "scaler")
 )
 
 
@@ -118,6 +118,8 @@ DENIED = [
     *[(WORKER, "declare", it) for it in ("requests.g2.000", "reply.web.1")],
     *[(WORKER, "consume", it) for it in ("dead", "reply.web.1")],
     (WORKER, "publish", "requests"),
+    *[(SCALER, what, "requests.g1.000") for what in ("consume", "delete")],
+    *[(SCALER, "publish", it) for it in ("requests", "")],
 ]
 
 
