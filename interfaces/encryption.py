@@ -44,6 +44,8 @@ class Keys:
             if key is not None and len(key) != KEY_BYTES:
                 raise ValueError(f"key {key_id!r} has {len(key)} bytes: it must have {KEY_BYTES}, in base64")
         self._ciphers = {key_id: AESSIV(key) for key_id, key in keys.items() if key is not None}
+        self.ids: Final = tuple(keys)
+        """As they stand in the setting, `PLAIN` among them."""
         self.accepts_plain: Final = PLAIN in keys
         """Whether what is not encrypted is taken."""
         first = next(iter(keys), PLAIN)

@@ -12,6 +12,9 @@ from importlib.metadata import version
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from interfaces.encryption import PLAIN, Keys
+from worker.formats import READS, WRITES
+
 logger = logging.getLogger(__name__)
 
 
@@ -30,6 +33,12 @@ class Member(BaseModel):
     pid: int = 0
     version: str = ""
     """Of the package."""
+    writes: dict[str, int] = Field(default_factory=dict)
+    """The number of each format it writes, by name (`worker.formats`)."""
+    reads: dict[str, list[int]] = Field(default_factory=dict)
+    """Those it reads."""
+    keys: list[str] = Field(default_factory=list)
+    """Ids of its encryption keys: the first writes, all read. Nothing where it does not say."""
     started_at: datetime | None = None
     turns: int = 0
     """Requests settled since it was started."""
@@ -44,11 +53,14 @@ class Member(BaseModel):
 class Identity:
     """What stays the same of a worker process, read once."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Keys | None) -> None:
         self._fixed = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "version": version("switchboard-bots"),
+            "writes": WRITES,
+            "reads": READS,
+            "keys": [PLAIN] if keys is None else keys.ids,
             "started_at": datetime.now(UTC).replace(microsecond=0),
         }
 

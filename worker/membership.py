@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
+from interfaces.encryption import Keys
 from interfaces.errors import StoreUnavailable, Unavailable
 from interfaces.rabbitmq import RabbitMQMessengerInterface
 from worker.generations import Generations
@@ -34,7 +35,13 @@ dead one is on the list for as long as its last heartbeat lasts, and its standby
 class Membership:
     """One worker's part in spreading the shards of `interface`."""
 
-    def __init__(self, store: ContextStore, interface: RabbitMQMessengerInterface, generations: Generations) -> None:
+    def __init__(
+        self,
+        store: ContextStore,
+        interface: RabbitMQMessengerInterface,
+        generations: Generations,
+        keys: Keys | None = None,
+    ) -> None:
         self._store = store
         self._interface = interface
         self._generations = generations
@@ -44,7 +51,7 @@ class Membership:
         self._letting_go: dict[str, float] = {}
         self._passed_over: dict[str, int] = {}
         self._beats = 0
-        self._identity = Identity()
+        self._identity = Identity(keys)
         self._rate = Rate()
         self.adapted = asyncio.Event()
         """Set once the first list of workers has been seen."""

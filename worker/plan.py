@@ -7,12 +7,14 @@ whether they are is noted beside the plan (docs/decisions/0010).
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from interfaces.errors import StoreRefused
 from interfaces.topology import DEFAULT_PREFETCH, MAX_PREFETCH, MAX_SHARDS, Topology
+
+PLAN_VERSION: Final = 1
 
 
 class Generation(BaseModel):
@@ -34,7 +36,7 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    version: Literal[1] = 1
+    version: Literal[1] = PLAN_VERSION
     current: Generation
     previous: Generation | None = None
     moving: bool = False

@@ -80,7 +80,7 @@ class Worker:
             may_run=self._interface.may_run,
             telemetry=self.telemetry,
         )
-        self._membership = Membership(self._store, self._interface, generations)
+        self._membership = Membership(self._store, self._interface, generations, self.settings.keys)
         self._stop = asyncio.Event()
         self._ready = asyncio.Event()
         self._side_task_error: BaseException | None = None

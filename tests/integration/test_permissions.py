@@ -17,15 +17,9 @@ from tests.services.redis_node import RedisNode
 PERMISSIONS = ROOT / "deploy/rabbitmq/permissions.json"
 USERS = ROOT / "deploy/redis/users.acl"
 WORD = "a-word"
-OPERATOR, WORKER, CLIENT, EDGE = (
-    f"switchboard-{role}" for role in ("operator", "worker", "client-web", "edge-telegram")
+OPERATOR, WORKER, CLIENT, EDGE, SCALER = (
+    f"switchboard-{role}" for role in ("operator", "worker", "client-web", "edge-telegram", "scaler")
 )
-
-
-JOBS = [
-    *(["status"], ["doctor"], ["topology", "show"], ["context", "show", "ada"], ["context", "delete", "ada", "--yes"]),
-    *(["dead", "list"], ["dead", "drop", "--all", "--yes"]),
-]
 
 
 class Place:
@@ -89,9 +83,25 @@ async def test_each_role_can_do_its_job(place: Place) -> None:
         ):
             done = await run_command(*arguments, settings=place.settings(OPERATOR))
             assert done.returncode == ExitCode.OK, (arguments, done.stdout, done.stderr)
+        await _see_the_doctor_as_a_worker(place)
         assert await worker.stop() == ExitCode.OK
     finally:
         await worker.kill()
+
+
+async def _see_the_doctor_as_a_worker(place: Place) -> None:
+    """With a worker's permissions the doctor finds what a worker needs, and says what it could not look at."""
+    done = await run_command("doctor", "--json", settings=place.settings(WORKER))
+    assert done.returncode == ExitCode.OK, done.stdout
+    checks = json.loads(done.stdout)["checks"]
+    skipped = {check["check"] for check in checks if check["status"] == "skip"}
+    assert skipped == {"topology", "RabbitMQ permissions", "bindings, policies", "contexts"}
+    told = {check["check"]: check["detail"] for check in checks if check["status"] == "ok"}
+    assert told["RabbitMQ permissions"] == "declare, publish, consume, delete"
+    assert told["Redis permissions"] == "load, commit, read; not delete, which a worker need not"
+    left = place.redis.ask("KEYS", "switchboard:ctx:{switchboard-doctor-*")
+    assert isinstance(left, list)
+    assert [0 < int(str(place.redis.ask("TTL", key))) <= 60 for key in left] == [True]
 
 
 DENIED = [
@@ -108,6 +118,8 @@ DENIED = [
     *[(WORKER, "declare", it) for it in ("requests.g2.000", "reply.web.1")],
     *[(WORKER, "consume", it) for it in ("dead", "reply.web.1")],
     (WORKER, "publish", "requests"),
+    *[(SCALER, what, "requests.g1.000") for what in ("consume", "delete")],
+    *[(SCALER, "publish", it) for it in ("requests", "")],
 ]
 
 

@@ -103,7 +103,7 @@ def test_a_member_of_another_version_can_be_read() -> None:
 
 
 def test_a_member_survives_the_way_through_the_store() -> None:
-    said = Identity().member(turns=3, consuming=["q"])
+    said = Identity(None).member(turns=3, consuming=["q"])
     assert read_members({"a": said.model_dump_json().encode()}) == {"a": said}
 
 

@@ -4,44 +4,41 @@ Called by `doctor` alone, which is why it may use the client library directly.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
-from aio_pika.abc import AbstractConnection
-from aiormq.abc import AbstractChannel
-from aiormq.exceptions import ChannelNotFoundEntity
 from pydantic import SecretStr
 
 from interfaces.brokers import Delivery, Outgoing, Properties
-from interfaces.brokers.declare import check_version, raw_channel
+from interfaces.brokers.declare import check_version
 from interfaces.brokers.link import Link
-from interfaces.brokers.mapping import amqp_errors
 from interfaces.brokers.nodes import node_urls
 from interfaces.brokers.rabbitmq import RabbitMQBroker
-from interfaces.errors import BrokerRefused, BrokerUnavailable, Unroutable
-from interfaces.topology import Arguments, ExchangeKind, Topology
+from interfaces.errors import BrokerRefused, BrokerUnavailable, StoreRefused, Unroutable
+from interfaces.topology import Topology
+from worker.cli.doctor_management import check_management
 from worker.cli.doctor_tls import check_rabbitmq_tls
-from worker.cli.findings import Finding, fail, ok, warn
+from worker.cli.doctor_topology import APPLY, compare, is_all, missing
+from worker.cli.findings import Finding, fail, ok, skip, warn
+from worker.cli.management import Management
 from worker.cli.plans import look_up_plan
 from worker.cli.servers import is_memory, shown
+from worker.generations import find_plan
 from worker.plan import Plan
 from worker.settings import Settings
 
 CONNECT_SECONDS: Final = 10.0
 PROBE_QUEUE_LIFE: Final = timedelta(minutes=1)
+OWNER: Final = "worker"
+"""Whose reply queue the probe's is by its name: one that a worker's user may declare, and an operator's."""
+PERMISSIONS: Final = "deploy/rabbitmq/permissions.json"
 NO_SLOT: Final = "doctor"
 """A routing key that no request has: a message under it comes back, which proves that publishing is allowed."""
 
-APPLY: Final = "switchboard topology apply"
-MEND_REFUSED: Final = (
-    "where a permission is missing, give it; where properties differ, set SWITCHBOARD_MAX_LENGTH as it was, or delete "
-    f"the queue once it is empty and run {APPLY}"
-)
 
-
-async def check_rabbitmq(settings: Settings) -> AsyncGenerator[Finding]:
+async def check_rabbitmq(settings: Settings, management_url: str | None = None) -> AsyncGenerator[Finding]:
     """Check one thing after the other, and stop at the first that makes the others pointless."""
     if is_memory(settings.amqp_url):
         yield ok("RabbitMQ", "embedded (memory://): one process, nothing kept")
@@ -55,16 +52,21 @@ async def check_rabbitmq(settings: Settings) -> AsyncGenerator[Finding]:
             yield await _check_node(node)
         for finding in check_rabbitmq_tls(settings.amqp_url):
             yield finding
-        plan = await look_up_plan(broker, settings)
+        plan = await _find_plan(broker, settings)
         topology = settings.topology if plan is None else plan.current.of(settings.topology)
-        found = await _check_topology(await link.get(), topology)
-        yield found
+        lacking = await missing(await link.get(), topology)
+        for finding in [_lacking(lacking, topology)] if lacking else await compare(await link.get(), topology):
+            yield finding
         if plan is not None:
             yield _check_shards(settings, plan)
-        yield await _check_permissions(broker, settings, is_declared=found.status == "ok")
-        if found.status == "ok":
+        for finding in await _check_permissions(broker, settings, is_declared=not lacking):
+            yield finding
+        if not lacking:
             yield await _check_consumers(broker, topology)
             yield await _check_dead_letters(broker, topology)
+            is_moving = plan is not None and plan.previous is not None
+            async for finding in _look_behind(settings, management_url, topology, is_moving=is_moving):
+                yield finding
     except BrokerUnavailable as error:
         yield fail("RabbitMQ", str(error), "start it, or correct host and port in SWITCHBOARD_AMQP_URL")
     except BrokerRefused as error:
@@ -72,6 +74,31 @@ async def check_rabbitmq(settings: Settings) -> AsyncGenerator[Finding]:
     finally:
         await link.close()
         await broker.close()
+
+
+async def _find_plan(broker: RabbitMQBroker, settings: Settings) -> Plan | None:
+    try:
+        return await look_up_plan(broker, settings)
+    except StoreRefused:
+        return await find_plan(broker, settings.topology)  # That the stored one cannot be read is told with Redis.
+
+
+def _lacking(lacking: Sequence[str], topology: Topology) -> Finding:
+    if is_all(lacking, topology):
+        detail = f"nothing is declared in namespace {topology.namespace!r}"
+        return warn("topology", detail, f"{APPLY}, or start a worker")
+    return fail("topology", f"missing: {', '.join(lacking)}", APPLY)
+
+
+async def _look_behind(
+    settings: Settings, url: str | None, topology: Topology, *, is_moving: bool
+) -> AsyncGenerator[Finding]:
+    if url is None:
+        detail = "RabbitMQ shows them by its management plugin only"
+        yield skip("bindings, policies", detail, "switchboard doctor --management-url http://HOST:15672")
+        return
+    async for finding in check_management(Management(url, settings), topology, is_moving=is_moving):
+        yield finding
 
 
 async def _check_node(url: str) -> Finding:
@@ -84,25 +111,6 @@ async def _check_node(url: str) -> Finding:
     finally:
         await link.close()
     return ok("RabbitMQ", f"version {version} at {shown(SecretStr(url))}")
-
-
-async def _check_topology(connection: AbstractConnection, topology: Topology) -> Finding:
-    check = "topology"
-    wanted = _wanted(topology)
-    try:
-        missing = [name for name, (passive, _) in wanted.items() if not await _exists(connection, passive)]
-        if len(missing) == len(wanted):
-            return warn(
-                check, f"nothing is declared in namespace {topology.namespace!r}", f"{APPLY}, or start a worker"
-            )
-        if missing:
-            return fail(check, f"missing: {', '.join(missing)}", APPLY)
-        with amqp_errors("comparing the topology"):
-            for _, declaration in wanted.values():
-                await _on_channel(connection, declaration)
-    except BrokerRefused as error:
-        return fail(check, str(error), MEND_REFUSED)
-    return ok(check, f"namespace {topology.namespace!r}, {topology.shards} shards, as it should be")
 
 
 def _check_shards(settings: Settings, plan: Plan) -> Finding:
@@ -118,72 +126,40 @@ def _check_shards(settings: Settings, plan: Plan) -> Finding:
     return ok(check, f"{shards}, in generation {plan.current.number}")
 
 
-Call = Callable[[AbstractChannel], Awaitable[Any]]
-
-
-def _wanted(topology: Topology) -> dict[str, tuple[Call, Call]]:
-    """By name: the passive declaration, and the one RabbitMQ refuses where a thing exists with other properties."""
-    wanted = {
-        f"exchange {exchange}": _declarations_of_exchange(exchange, *kind)
-        for exchange, kind in topology.exchanges.items()
-    }
-    for queue in topology.shard_queues:
-        wanted[queue] = _declarations_of_queue(queue, topology.shard_arguments)
-    wanted[topology.dead] = _declarations_of_queue(topology.dead, topology.dead_arguments)
-    return wanted
-
-
-def _declarations_of_exchange(exchange: str, kind: ExchangeKind, arguments: Arguments) -> tuple[Call, Call]:
-    return (
-        lambda channel: channel.exchange_declare(exchange, passive=True),
-        lambda channel: channel.exchange_declare(exchange, exchange_type=kind, durable=True, arguments=dict(arguments)),
-    )
-
-
-def _declarations_of_queue(queue: str, arguments: Arguments) -> tuple[Call, Call]:
-    return (
-        lambda channel: channel.queue_declare(queue, passive=True),
-        lambda channel: channel.queue_declare(queue, durable=True, arguments=dict(arguments)),
-    )
-
-
-async def _exists(connection: AbstractConnection, passive: Call) -> bool:
-    with amqp_errors("looking for the topology"):
-        try:
-            await _on_channel(connection, passive)
-        except ChannelNotFoundEntity:
-            return False
-    return True
-
-
-async def _on_channel(connection: AbstractConnection, call: Call) -> None:
-    # The broker closes a channel on which something was refused, so each call has its own.
-    channel = await raw_channel(connection)
-    try:
-        await call(channel)
-    finally:
-        await channel.close()
-
-
-async def _check_permissions(broker: RabbitMQBroker, settings: Settings, *, is_declared: bool) -> Finding:
+async def _check_permissions(broker: RabbitMQBroker, settings: Settings, *, is_declared: bool) -> list[Finding]:
+    """First what a worker needs, in a queue that a worker may have; then what only clients and operators need."""
     check = "RabbitMQ permissions"
     topology = settings.topology
-    queue = f"{topology.reply_prefix}doctor-{uuid4()}"
+    queue = f"{topology.reply_prefix}{OWNER}.doctor-{uuid4()}"
     try:
         try:
-            bindings = [(topology.replies_exchange, NO_SLOT)] if is_declared else []
-            await broker.declare_reply_queue(queue, PROBE_QUEUE_LIFE, bindings, replicated=True)
+            await broker.declare_reply_queue(queue, PROBE_QUEUE_LIFE, [], replicated=True)
             await _pass_a_message(broker, queue, settings.publish_timeout)
-            if is_declared:
-                await _publish_request_to_nobody(broker, topology)
+            beyond = await _refused_beyond(broker, topology, queue) if is_declared else None
         finally:
             await broker.delete_queue(queue)
     except BrokerRefused as error:
-        return fail(check, str(error), f"allow this user to configure, write and read {topology.namespace}.*")
+        mend = f"allow this user what {PERMISSIONS} gives a worker, or all of {topology.namespace}.*"
+        return [fail(check, str(error), mend)]
     except (BrokerUnavailable, TimeoutError) as error:
         detail = f"a message through queue {queue!r} did not arrive: {str(error) or 'no answer in time'}"
-        return fail(check, detail, "look for alarms (memory, disk) and unavailable nodes: rabbitmq-diagnostics alarms")
-    return ok(check, "declare, publish, consume, delete")
+        mend = "look for alarms (memory, disk) and unavailable nodes: rabbitmq-diagnostics alarms"
+        return [fail(check, detail, mend)]
+    findings = [ok(check, "declare, publish, consume, delete")]
+    if beyond is not None:
+        mend = "none where this is a worker's user; else run it as the operator, or allow all of the namespace"
+        findings.append(skip(check, f"it may not send requests or read replies, as workers need not: {beyond}", mend))
+    return findings
+
+
+async def _refused_beyond(broker: RabbitMQBroker, topology: Topology, queue: str) -> BrokerRefused | None:
+    try:
+        bindings = [(topology.replies_exchange, NO_SLOT)]
+        await broker.declare_reply_queue(queue, PROBE_QUEUE_LIFE, bindings, replicated=True)
+        await _publish_request_to_nobody(broker, topology)
+    except BrokerRefused as error:
+        return error
+    return None
 
 
 async def _pass_a_message(broker: RabbitMQBroker, queue: str, seconds: float) -> None:

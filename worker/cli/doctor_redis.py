@@ -14,15 +14,19 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from interfaces.errors import StoreRefused, StoreUnavailable, SwitchboardError
+from worker.cli.doctor_neighbours import check_neighbours
 from worker.cli.doctor_tls import check_redis_tls
 from worker.cli.findings import Finding, fail, ok, warn
 from worker.cli.servers import is_memory, shown
+from worker.records import read_context, write_main
 from worker.settings import Settings
 from worker.stores import ContextStore, Durability, Turn
 from worker.stores.address import parse_address
 from worker.stores.opening import open_store
 from worker.stores.redis import connect
 from worker.stores.redis_errors import store_error
+
+PROBE_SECONDS: Final = 60
 
 MAX_CLOCK_DIFFERENCE: Final = 1.0
 """Seconds. More than that, and times in logs and contexts of different machines cannot be put in order."""
@@ -43,10 +47,12 @@ async def check_redis(settings: Settings) -> AsyncGenerator[Finding]:
         yield ok("Redis", f"version {', '.join(versions)} at {shown(settings.redis_url)}{count}")
         for finding in check_redis_tls(settings.redis_url):
             yield finding
-        yield await _check_permissions(store, settings.namespace)
+        yield await _check_permissions(store, settings)
         for client in servers.clients:
             for finding in await _check_server(client, settings):
                 yield _at(client, finding) if len(servers.clients) > 1 else finding
+        for finding in await check_neighbours(store, settings):
+            yield finding
     except (RedisError, OSError) as error:
         yield fail("Redis", str(store_error(error)), "correct SWITCHBOARD_REDIS_URL, or mend it on the server")
     except StoreUnavailable as error:
@@ -75,21 +81,33 @@ def _version(server: dict[str, Any]) -> str:
     return f"{server.get('redis_version')}" + (f" (Valkey {valkey})" if valkey else "")
 
 
-async def _check_permissions(store: ContextStore, namespace: str) -> Finding:
-    check = "Redis permissions"
+async def _check_permissions(store: ContextStore, settings: Settings) -> Finding:
+    """What a turn needs, in a context that goes by itself in a minute where this user may not delete it."""
+    check, namespace = "Redis permissions", settings.namespace
     ctx_id = f"switchboard-doctor-{uuid4()}"
+    # Not for the epoch, whose key would be given the same short life.
+    probing = open_store(settings.model_copy(update={"context_ttl": PROBE_SECONDS}))
     try:
         epoch = await store.claim()
-        try:
-            await store.load(ctx_id, "doctor", epoch=epoch, attempt="doctor", history=1)
-            await store.commit(Turn(ctx_id, "doctor", 0, b"{}", {1: b"{}"}, b"{}"))
-            await store.read_turns(ctx_id, [1])
-        finally:
-            await store.delete(ctx_id)
+        await probing.open()
+        await probing.load(ctx_id, "doctor", epoch=epoch, attempt="doctor", history=1)
+        main = write_main(read_context(ctx_id, 0, None, {}))  # for another doctor may come and read it
+        await probing.commit(Turn(ctx_id, "doctor", 0, main, {1: b"{}"}, b"{}"))
+        await probing.read_turns(ctx_id, [1])
+        return ok(check, f"load, commit, read{await _deleted(probing, ctx_id)}")
     except SwitchboardError as error:
         mend = f"allow this user scripts, hashes and expiry on keys {namespace}:* (ACL SETUSER ... ~{namespace}:*)"
         return fail(check, str(error), mend)
-    return ok(check, "load, commit, read, delete")
+    finally:
+        await probing.close()
+
+
+async def _deleted(store: ContextStore, ctx_id: str) -> str:
+    try:
+        await store.delete(ctx_id)
+    except StoreRefused:
+        return "; not delete, which a worker need not"
+    return ", delete"
 
 
 async def _check_persistence(client: Redis) -> Finding:

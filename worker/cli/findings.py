@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Status = Literal["ok", "warn", "fail"]
+Status = Literal["ok", "skip", "warn", "fail"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,11 @@ class Finding:
 def ok(check: str, detail: str) -> Finding:
     """A check that found nothing."""
     return Finding(check, "ok", detail)
+
+
+def skip(check: str, detail: str, mend: str) -> Finding:
+    """What could not be looked at from here, and how it can be. It says nothing about the servers."""
+    return Finding(check, "skip", detail, mend)
 
 
 def warn(check: str, detail: str, mend: str) -> Finding:
