@@ -160,6 +160,7 @@ class BotRuns:
     def __init__(self, seconds: float, concurrency: int, limit: int, telemetry: Telemetry | None = None) -> None:
         telemetry = telemetry or Telemetry()
         self._metrics, self._tracing = telemetry.metrics, telemetry.tracing
+        self._place_seconds, self._run_seconds = (self._metrics.stage_seconds[stage] for stage in ("place", "run"))
         self._seconds = seconds
         self._places = asyncio.Semaphore(concurrency)
         self._limit = limit
@@ -206,7 +207,7 @@ class BotRuns:
         await self._places.acquire()
         run.begin(self._places)
         began = monotonic()
-        self._metrics.stage_seconds["place"].observe(began - asked)
+        self._place_seconds.observe(began - asked)
         self._metrics.turns_running += 1
         try:
             return await bot(run)
@@ -214,7 +215,7 @@ class BotRuns:
             # The event loop would let it through and end the process, turns of others included.
             raise BotExited(described(error)) from error
         finally:
-            self._metrics.stage_seconds["run"].observe(monotonic() - began)
+            self._run_seconds.observe(monotonic() - began)
             self._leave(run)
 
     def _leave(self, run: Run) -> None:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import uuid4
 
@@ -208,8 +209,9 @@ class TurnRunner:
             history=self._history,
             counted=counted,
         )
-        loading = while_store_is_away(load, request.ctx_id, request.request_id)
-        loaded = await self._load_seconds.timed(loading)
+        began = monotonic()
+        loaded = await while_store_is_away(load, request.ctx_id, request.request_id)
+        self._load_seconds.observe(monotonic() - began)
         if loaded.reply is None and loaded.starts > self._settings.crash_limit:
             raise RequestRejected(
                 Reason.CRASHES_WORKER,
@@ -237,7 +239,9 @@ class TurnRunner:
         main, turns = records.write(context, turn_id, older_turns, self._limits)
         returnable = self._returnable(request)
         new = Turn(request.ctx_id, request.request_id, loaded.version, main, turns, reply, loaded.revision, returnable)
-        context.commit(await self._commit_seconds.timed(while_store_is_away(self._store.commit, new)))
+        began = monotonic()
+        context.commit(await while_store_is_away(self._store.commit, new))
+        self._commit_seconds.observe(monotonic() - began)
         return context
 
     async def _run(self, turn: _Turn, loaded: Loaded) -> _Ran:

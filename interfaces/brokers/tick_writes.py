@@ -15,13 +15,12 @@ from typing import Any
 
 from aiormq.abc import AbstractChannel, ChannelFrame
 from aiormq.exceptions import ChannelInvalidStateError
-from pamqp import commands
-from pamqp.body import ContentBody
+from pamqp import commands, constants
 from pamqp.frame import marshal
 from pamqp.header import ContentHeader
 
 from interfaces.brokers import Outgoing
-from interfaces.brokers.properties import plain_header, to_amqp
+from interfaces.brokers.properties import FRAME, plain_header, to_amqp
 from interfaces.telemetry import Telemetry
 
 _BOOKS = ("confirmations", "delivery_tag", "message_id_delivery_tag", "max_content_size", "number", "write_queue")
@@ -133,7 +132,9 @@ class TickPublishes:
             header = marshal(ContentHeader(properties=properties, body_size=len(body)), number)
         size = self._channel.max_content_size if self._channel.max_content_size > 0 else len(body) or 1
         parts = [_publish_frame(number, message.exchange, message.routing_key, message.mandatory), header]
-        parts += [marshal(ContentBody(body[start : start + size]), number) for start in range(0, len(body), size)]
+        for start in range(0, len(body), size):
+            part = body[start : start + size]
+            parts += (FRAME.pack(constants.FRAME_BODY, number, len(part)), part, constants.FRAME_END_CHAR)
         return b"".join(parts), message_id
 
     def _expire(self) -> None:
