@@ -9,11 +9,9 @@ stranger chose: its values stand here, or are the operator's own.
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 from interfaces.errors import Reason
-
-T = TypeVar("T")
 
 PREFIX: Final = "switchboard_"
 

@@ -16,13 +16,16 @@ import traceback
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from types import CoroutineType, FrameType
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from interfaces.bot_signals import BotSignal
 from interfaces.errors import BotStuck, StoreUnavailable, TurnAbandoned, described
 from interfaces.foreign import StrayCancellationError
 from interfaces.telemetry import Telemetry
 from worker.stores import ContextStore
+
+if TYPE_CHECKING:
+    from interfaces.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -183,10 +186,8 @@ class BotRuns:
     async def run(self, name: str, bot: Callable[[Run], Awaitable[T]]) -> T:
         """What `bot` returns, once it has had its place. Raises what it raises (`BotExited` for a `SystemExit`), or
         `TurnOverdue`."""
-        run = self._run(name, bot)
-        return await (run if self._tracing is None else self._tracing.stage("run", run))
-
-    async def _run(self, name: str, bot: Callable[[Run], Awaitable[T]]) -> T:
+        if (tracing := self._tracing) is not None:
+            bot = _traced(bot, tracing)
         run = Run(self._seconds)
         task: asyncio.Task[T] = asyncio.create_task(self._in_a_place(bot, run), name=name)
         run.task = task
@@ -233,6 +234,10 @@ class BotRuns:
                 self._leave(run)
                 self._left.add(run)
                 logger.error("%s does not end, and is left behind at\n%s", run.task.get_name(), run.place())
+
+
+def _traced(bot: Callable[[Run], Awaitable[T]], tracing: "Tracing") -> Callable[[Run], Awaitable[T]]:
+    return lambda run: tracing.stage("run", bot(run))
 
 
 def _outcome(task: "asyncio.Task[T]") -> T:

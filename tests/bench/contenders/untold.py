@@ -15,7 +15,6 @@ from typing import Any, Final
 from interfaces.metrics import Histogram
 from interfaces.settling import Settler
 from interfaces.telemetry import Telemetry
-from worker.bot_runs import BotRuns
 from worker.cli import main
 from worker.stores.pipelining import TickPipeline
 
@@ -33,10 +32,8 @@ def _unchanged(_: Any, call: Awaitable[Any]) -> Awaitable[Any]:
 
 COUNTING: Final[dict[tuple[Any, str], Any]] = {
     (Histogram, "observe"): _nothing,
-    (Histogram, "timed"): _unchanged,
     (Telemetry, "polled"): _unchanged,
     (Telemetry, "turn"): lambda _, request, run: run(request),
-    (BotRuns, "run"): BotRuns._run,
     (TickPipeline, "_note_sizes"): _nothing,
 }
 """What counts, and what stands in its place."""
