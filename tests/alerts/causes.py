@@ -57,7 +57,11 @@ async def connections_closed(world: World) -> None:
 async def permission_taken(world: World) -> None:
     broker = world.servers.broker
     await broker.rabbitmqctl("set_permissions", "guest", ".*", ".*", "^nothing$")
-    await broker.rabbitmqctl("close_all_connections", "permissions have changed")
+    # What consumes is asked for its permission when it begins to.
+    for line in (await broker.rabbitmqctl("-q", "list_connections", "pid", "user_provided_name")).splitlines():
+        pid, _, name = line.partition("\t")
+        if name.endswith(" consume"):
+            await broker.rabbitmqctl("close_connection", pid, "permissions have changed")
 
 
 async def turns_waiting(world: World) -> None:

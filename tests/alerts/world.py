@@ -1,6 +1,7 @@
 """Workers, their servers, and a Prometheus that watches them all, with users who write all the time.
 
-The servers are well when a `World` begins; what becomes of them is the business of whoever uses it. Used by the causes of alerts, by `tests/integration/test_prometheus.py` and `test_runbook.py`.
+The servers are well when a `World` begins; what becomes of them is the business of whoever uses it.
+Used by the causes of alerts, by `tests/integration/test_prometheus.py` and `test_runbook.py`.
 """
 
 import asyncio

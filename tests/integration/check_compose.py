@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import re
 import subprocess
 import time
@@ -30,7 +31,7 @@ def images() -> tuple[str, str]:
     try:
         build_worker_image(engine())
         build_prometheus_image()
-        containers = Containers({})
+        containers = Containers(os.environ)
     except CannotProvide as error:
         pytest.fail(f"no images: {error}")
     return containers.rabbitmq_image, containers.redis_image
