@@ -33,6 +33,7 @@ COMMANDS = [
     ["context", "import"],
     ["doctor", "--json"],
     ["doctor"],
+    ["doctor", "--management-url", "http://127.0.0.1:1"],
     ["chat", "--timeout", "1"],
     ["edge", "chatsky.messengers.console:CLIMessengerInterface", "--log-level", "debug"],
     ["schema"],

@@ -38,7 +38,8 @@ async def check_management(management: Management, topology: Topology, *, is_mov
     except BrokerUnavailable as error:
         yield fail("management", str(error), "correct --management-url, or rabbitmq-plugins enable rabbitmq_management")
     except BrokerRefused as error:
-        yield fail("management", str(error), "rabbitmqctl set_user_tags USER management, for the user of the AMQP URL")
+        mend = "correct --management-url; or rabbitmqctl set_user_tags USER management, for the user of the AMQP URL"
+        yield fail("management", str(error), mend)
 
 
 async def _check_bindings(management: Management, topology: Topology) -> list[Finding]:

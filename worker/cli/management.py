@@ -53,7 +53,10 @@ class Management:
             raise BrokerRefused(
                 f"RabbitMQ's management API at {self.url} answers {response.status} to GET /api/{parts}"
             )
-        return json.loads(response.content)
+        try:
+            return json.loads(response.content)
+        except ValueError as error:
+            raise BrokerRefused(f"what answers at {self.url} is not RabbitMQ's management API") from error
 
     def _tls(self) -> ssl.SSLContext:
         return client_context(*self._files)
