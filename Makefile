@@ -56,6 +56,10 @@ audit: $(ENV) ## known vulnerabilities of the pinned dependencies, as the packag
 docs: $(ENV) ## the documentation as a site in docs/_build/html; a warning or a link that leads nowhere is an error
 	$(PYTHON) -m sphinx -b html --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build/html
 
+.PHONY: reference
+reference: $(ENV) ## settings, commands and codes from the code; writes docs/reference.md
+	$(PYTHON) -m tests.reference_page
+
 .PHONY: test-images
 test-images: ## container images with RabbitMQ, Redis and Valkey from Debian's packages (as root)
 	deploy/test-images/build.sh
