@@ -53,9 +53,9 @@ Written by `make reference` from the code.
 
 ## Settings
 
-Every setting is an environment variable, and a flag of the commands it matters to (`{ENV_PREFIX}SHARDS` is `--shards`),
+Every setting is an environment variable, and a flag of the commands it matters to: `{ENV_PREFIX}SHARDS` is `--shards`,
 which comes first. A secret may stand in a file: its variable with `{SUFFIX}` names that. A wrong setting ends a command
-with exit code {ExitCode.USAGE.value}, all faults told at once. What they are for stands with the subjects: [limits](limits.md),
+with exit code {ExitCode.USAGE.value}, all faults told at once. What they are for: [limits](limits.md),
 [durability](durability.md), [failures](failures.md), [attachments](attachments.md), [security](security.md).
 
 {settings()}
@@ -69,8 +69,8 @@ Of every command; supervisors may act on them. After Ctrl-C it is {INTERRUPTED},
 {codes(ExitCode, "code")}
 ## Reasons
 
-Why a request is a dead letter: `x-switchboard-reason` of the dead letter, `error.code` of the error reply, `--reason` of
-`switchboard dead`. With the numbers that are defaults, in the [wire contract](wire-contract.md#dead-letters).
+Why a request is a dead letter: `x-switchboard-reason` there, `error.code` of the error reply, `--reason` of `switchboard
+dead`. With the numbers that are defaults, in the [wire contract](wire-contract.md#dead-letters).
 
 {codes(Reason, "reason")}"""
 
