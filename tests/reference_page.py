@@ -69,8 +69,8 @@ Of every command; supervisors may act on them. After Ctrl-C it is {INTERRUPTED},
 {codes(ExitCode, "code")}
 ## Reasons
 
-Why a request is a dead letter: `x-switchboard-reason` there, `error.code` of the error reply, `--reason` of `switchboard
-dead`. With the numbers that are defaults, in the [wire contract](wire-contract.md#dead-letters).
+Why a request is a dead letter: `x-switchboard-reason` there, `error.code` of the error reply, `--reason` of
+`switchboard dead`. With the numbers that are defaults, in the [wire contract](wire-contract.md#dead-letters).
 
 {codes(Reason, "reason")}"""
 
