@@ -60,6 +60,9 @@ GIVEN: Final[Mapping[str, str]] = {
 }
 """What there is before a page's first block: what the page takes for granted."""
 
+RUNNERS: Final[Mapping[str, tuple[str, str]]] = {"python": ("python", ".py"), "javascript": ("node", ".js")}
+"""What runs a block of this language, and how its file is named."""
+
 
 @dataclass(frozen=True, slots=True)
 class Servers:
@@ -77,11 +80,11 @@ class Servers:
 def write(blocks: Sequence[Block], directory: Path, servers: Servers) -> str:
     """Write the page's files into `directory`; the script."""
     for block in blocks:
-        path = directory / (block.file or f"block_{block.line}.py")
-        if block.file or block.language == "python":
+        if block.file or block.language in RUNNERS:
+            path = directory / _file(block)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(servers.put_into(block.text))
-    shell = "\n".join(block.text for block in blocks if block.language == SHELL)
+    shell = "\n".join(block.text for block in blocks if block.language == SHELL and block.only_checked is None)
     steps = [
         f"echo '{MARK.format(line=block.line)}'\n{step}"
         for block in blocks
@@ -93,19 +96,25 @@ def write(blocks: Sequence[Block], directory: Path, servers: Servers) -> str:
 def _step(block: Block, shell: str) -> str:
     if block.language == SHELL:
         return "\n".join(_commands(block.text))
-    if block.language != "python":
+    if block.language not in RUNNERS:
         return ""
-    name = Path(block.file or f"block_{block.line}.py")
+    name = Path(_file(block))
     if name.name.startswith("test_"):
         return f"python -m pytest -q -p no:cacheprovider -o asyncio_mode=auto {name}"
     if block.file and re.search(rf"\b{re.escape(name.stem)}\b", shell):
         return ""  # a block of the shell runs it
+    if block.language != "python":
+        return f"{RUNNERS[block.language][0]} {name}"
     if not block.file and _defines_a_bot(block.text):
         return f"{_WORKER.format(bot=f'{name.stem}:bot')}\nswitchboard send reader Hello\nkill $! && wait $!"
     if "BrokerClient" in block.text and "await" in block.text:
         start = _WORKER.format(bot="examples.pizza:bot")
         return f"{start}\npython -m tests.services.client_block {name}\nkill $! && wait $!"
     return f"python {name}"
+
+
+def _file(block: Block) -> str:
+    return block.file or f"block_{block.line}{RUNNERS[block.language][1]}"
 
 
 def _commands(text: str) -> Iterator[str]:

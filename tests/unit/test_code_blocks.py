@@ -13,11 +13,19 @@ from tests.code_blocks import DATA, LANGUAGES, PAGES, SHELL, Block, blocks_of, c
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 SCRIPTS = [block for block in BLOCKS if block.language == SHELL]
+
+
+def sections(text: str) -> list[str]:
+    parser = configparser.ConfigParser(strict=False)
+    parser.read_string(text)
+    return parser.sections()
+
+
 PARSERS: dict[str, Callable[[str], object]] = {
     "json": json.loads,
     "yaml": lambda text: list(yaml.safe_load_all(text)),
     "toml": tomllib.loads,
-    "ini": lambda text: configparser.ConfigParser(strict=False).read_string(text) or True,
+    "ini": sections,
 }
 
 
