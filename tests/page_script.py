@@ -57,6 +57,7 @@ GIVEN: Final[Mapping[str, str]] = {
     "docs/dead-letters.md": _FAILING,
     "docs/failures.md": _PLATFORM,
     "docs/privacy.md": _WORKER.format(bot="examples.pizza:bot") + "\nswitchboard send ada Hello",
+    "docs/runbook.md": _WORKER.format(bot="examples.pizza:bot"),
 }
 """What there is before a page's first block: what the page takes for granted."""
 

@@ -151,8 +151,9 @@ def _paragraphs(help_text: str | None) -> list[str]:
 
 
 def _prose(text: str | None) -> str:
-    """Text of a help, with nothing in it that Markdown would take for its own; what stands in backticks is code."""
-    parts = (text or "").split("`")
+    """Text of a help, with nothing in it that Markdown would take for its own. URLs and what stands in backticks are
+    code."""
+    parts = re.sub(r"(?<![`\w])[a-z0-9+]+://(?:\S*[^\s,;.)`])?", r"`\g<0>`", text or "").split("`")
     parts[::2] = [re.sub(r"([*<])", r"\\\1", part) for part in parts[::2]]
     return "`".join(parts).replace("|", r"\|")
 
