@@ -18,7 +18,9 @@ from markdown_it import MarkdownIt
 from worker.cli import SUBCOMMANDS, switchboard
 
 ROOT: Final = Path(__file__).parents[1]
-PAGES: Final = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES: Final = sorted(
+    [ROOT / "README.md", *(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts)]
+)
 
 SHELL: Final = "bash"
 DATA: Final = ("json", "yaml", "toml", "ini")

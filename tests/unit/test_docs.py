@@ -7,11 +7,12 @@ import pytest
 from myst_parser.slugs import github_slugify
 
 from interfaces.errors import Reason
+from tests.code_blocks import PAGES
 from worker.server_settings import ENV_PREFIX
 from worker.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = sorted([ROOT / "CHANGELOG.md", *PAGES])
 
 
 def ids(path: Path) -> str:
