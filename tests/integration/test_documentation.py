@@ -7,6 +7,7 @@ page's blocks ran, how many were only checked, and why.
 import contextlib
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from tests.integration.conftest import Report
 from tests.page_script import OUTPUT, Servers, missing_output, write
 
 SECONDS = 80
-NAMED = ("examples", "deploy", "tests")
+NAMED = ("examples", "deploy")
 """What commands for the top of the repository may name there."""
 
 
@@ -45,7 +46,7 @@ async def clear(amqp_url: str, redis_url: str) -> None:
 def directory(tmp_path: Path, node_amqplib: Path) -> Path:
     """What a reader sees as the top of the repository, to write into at will."""
     for name in NAMED:
-        (tmp_path / name).symlink_to(ROOT / name)
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("node_modules", "__pycache__"))
     (tmp_path / ".venv").symlink_to(sys.prefix)
     (tmp_path / "node_modules").symlink_to(node_amqplib / "node_modules")
     return tmp_path
