@@ -52,6 +52,14 @@ secrets: $(ENV) ## whether a password or key stands in any file that is kept; th
 audit: $(ENV) ## known vulnerabilities of the pinned dependencies, as the package index tells them
 	deploy/audit.sh $(PYTHON) $(VENV)/audit
 
+.PHONY: docs
+docs: $(ENV) ## the documentation as a site in docs/_build/html; a warning or a link that leads nowhere is an error
+	$(PYTHON) -m sphinx -b html --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+.PHONY: reference
+reference: $(ENV) ## settings, commands and codes from the code; writes docs/reference.md
+	$(PYTHON) -m tests.reference_page
+
 .PHONY: test-images
 test-images: ## container images with RabbitMQ, Redis and Valkey from Debian's packages (as root)
 	deploy/test-images/build.sh
@@ -128,7 +136,7 @@ pins: ## choose the newest allowed dependencies anew and write requirements/*.tx
 
 .PHONY: clean
 clean: ## remove the environment and every cache
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist docs/_build
 
 $(ENV): requirements/dev.txt pyproject.toml deploy/environment.sh
 	@deploy/environment.sh $(VENV)

@@ -36,6 +36,7 @@ class ExitCode(IntEnum):
     """Exit codes of the `switchboard` command, for supervisors to act on."""
 
     OK = 0
+    """Done; of a worker, stopped in order."""
     FAILED = 1
     """An error that has no code of its own."""
     USAGE = 2
@@ -60,28 +61,41 @@ class Reason(StrEnum):
     """Why a request is a dead letter: the closed list behind `x-switchboard-reason` and a reply's `error.code`."""
 
     BODY_TOO_LARGE = "body-too-large"
+    """The body has more bytes than a request may have."""
     BAD_CONTENT_TYPE = "bad-content-type"
+    """The content type is another than `application/json`."""
     BAD_ENCODING = "bad-encoding"
     """The body is not UTF-8, or it is compressed."""
     BAD_JSON = "bad-json"
+    """The body is not JSON."""
     TOO_DEEP = "too-deep"
+    """The JSON is nested too deep."""
     TOO_MANY_VALUES = "too-many-values"
+    """The JSON has too many values, at all levels."""
     TOO_MANY_ATTACHMENTS = "too-many-attachments"
+    """The message has too many attachments, those of its groups included."""
     TEXT_TOO_LONG = "text-too-long"
+    """The message's text has too many characters."""
     BAD_SHAPE = "bad-shape"
     """JSON, but not a request body of this version."""
     BAD_VERSION = "bad-version"
+    """The body is of another version of the contract, or says none."""
     BAD_MESSAGE_ID = "bad-message-id"
+    """The `message_id` is missing."""
     BAD_CONTEXT_ID = "bad-context-id"
+    """The context id is empty or too long."""
     BAD_REPLY_TO = "bad-reply-to"
+    """The reply would go to a queue that workers must not write into."""
     MISROUTED = "misrouted"
     """The routing key is not the slot of the context id, so order cannot be kept."""
     UNSAFE_PAYLOAD = "unsafe-payload"
     """Pickled fields, or an attachment that points at the worker's own disk."""
     NOT_DECRYPTED = "not-decrypted"
+    """Encrypted under a key that is not here, changed on its way, or plain where that is refused."""
     RATE_LIMITED = "rate-limited"
     """Its context has had all the turns it may have for now."""
     HANDLER_FAILED = "handler-failed"
+    """The bot raised in every attempt."""
     TURN_TIMEOUT = "turn-timeout"
     """The handler was overdue, in its last attempt at least."""
     REJECTED = "rejected"
@@ -91,6 +105,7 @@ class Reason(StrEnum):
     CONTEXT_INVALID = "context-invalid"
     """What the store holds for this context cannot be read."""
     CRASHES_WORKER = "crashes-worker"
+    """Its turn was started as often as it may be, and the process died each time."""
 
 
 class SwitchboardError(Exception):

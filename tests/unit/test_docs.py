@@ -4,14 +4,16 @@ import re
 from pathlib import Path
 
 import pytest
+from myst_parser.slugs import github_slugify
 
 from interfaces.errors import Reason
+from tests.code_blocks import PAGES
 from tests.telemetry_page import PAGE, with_table
 from worker.server_settings import ENV_PREFIX
 from worker.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = sorted([ROOT / "CHANGELOG.md", *PAGES])
 
 
 def ids(path: Path) -> str:
@@ -22,6 +24,19 @@ def ids(path: Path) -> str:
 def test_every_relative_link_leads_somewhere(document: Path) -> None:
     links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", document.read_text())
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
+def test_every_anchor_of_a_link_is_a_heading(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#:\s]*)#([^)\s]+)\)", document.read_text())
+    pages = [(document.parent / page if page else document, anchor) for page, anchor in links]
+    assert [(page.name, anchor) for page, anchor in pages if anchor not in anchors(page)] == []
+
+
+def anchors(document: Path) -> list[str]:
+    """Of its headings, as the pages have them where they are read without the site."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [github_slugify(title.replace("`", "")) for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE)]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
