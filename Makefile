@@ -52,6 +52,15 @@ secrets: $(ENV) ## whether a password or key stands in any file that is kept; th
 audit: $(ENV) ## known vulnerabilities of the pinned dependencies, as the package index tells them
 	deploy/audit.sh $(PYTHON) $(VENV)/audit
 
+.PHONY: asyncapi
+asyncapi: $(ENV) ## the wire contract from the code; writes docs/asyncapi.yaml
+	$(PYTHON) -m tests.asyncapi_document
+
+.PHONY: asyncapi-check
+asyncapi-check: $(ENV) ## whether docs/asyncapi.yaml is AsyncAPI 3, by AsyncAPI's own parser (npm installs it)
+	npm install --prefix $(VENV)/asyncapi --no-audit --no-fund --ignore-scripts @asyncapi/parser@3.6.6
+	NODE_PATH=$(VENV)/asyncapi/node_modules node tests/asyncapi_check.js docs/asyncapi.yaml
+
 .PHONY: test-images
 test-images: ## container images with RabbitMQ, Redis and Valkey from Debian's packages (as root)
 	deploy/test-images/build.sh
