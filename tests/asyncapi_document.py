@@ -175,7 +175,15 @@ def messages() -> Json:
         "message_id": {**an_id, "description": "The same whenever this reply is published."},
         "correlation_id": {**text, "description": "The request's, or its `message_id`."},
     }
-    reasons = {**text, "enum": [reason.value for reason in Reason]}
+    kept = {
+        "reason": {**text, "enum": [reason.value for reason in Reason]},
+        "detail": text,
+        "attempts": {"type": "integer"},
+        "worker": text,
+        "failed-at": {**text, "format": "date-time"},
+        "exchange": text,
+        "routing-key": text,
+    }
     return {
         "Request": _described("Request", asked, ["message_id"]),
         "Reply": _described("Reply", answered, ["message_id", "correlation_id"]),
@@ -185,7 +193,11 @@ def messages() -> Json:
         "AttachmentAnswer": _described("AttachmentAnswer", {"correlation_id": text}, ["correlation_id"]),
         "DeadLetter": {
             "name": "DeadLetter",
-            "headers": {"type": "object", "properties": {f"{HEADER_PREFIX}reason": reasons}},
+            "headers": {
+                "type": "object",
+                "properties": {f"{HEADER_PREFIX}{name}": schema for name, schema in kept.items()},
+                "description": "Beside those that the request had.",
+            },
             "payload": {"description": "The request's body, whatever it was."},
         },
     }

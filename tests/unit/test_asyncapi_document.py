@@ -96,11 +96,12 @@ def test_the_code_takes_the_example_of_a_request_and_of_a_reply() -> None:
     assert decode_reply(to_json(payload)).request_id == headers["correlation_id"]
 
 
-def test_the_header_of_a_dead_letter_is_the_one_that_workers_write() -> None:
+def test_the_headers_of_a_dead_letter_are_those_that_workers_write() -> None:
     kept = dead_letter(
         TOPOLOGY, example_request(), RequestRejected(Reason.REJECTED, "no"), "a worker"
     ).properties.headers
     validator = Draft202012Validator(MESSAGES["DeadLetter"]["headers"])
     assert list(validator.iter_errors(kept)) == []
     assert kept is not None
+    assert kept.keys() == MESSAGES["DeadLetter"]["headers"]["properties"].keys()
     assert list(validator.iter_errors(kept | {"x-switchboard-reason": "another"})) != []
