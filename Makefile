@@ -60,6 +60,15 @@ docs: $(ENV) ## the documentation as a site in docs/_build/html; a warning or a 
 reference: $(ENV) ## settings, commands and codes from the code; writes docs/reference.md
 	$(PYTHON) -m tests.reference_page
 
+.PHONY: asyncapi
+asyncapi: $(ENV) ## the wire contract from the code; writes docs/asyncapi.yaml
+	$(PYTHON) -m tests.asyncapi_document
+
+.PHONY: asyncapi-check
+asyncapi-check: $(ENV) ## whether docs/asyncapi.yaml is AsyncAPI 3, by AsyncAPI's own parser (npm installs it)
+	npm install --prefix $(VENV)/asyncapi --no-audit --no-fund --ignore-scripts @asyncapi/parser@3.6.6
+	NODE_PATH=$(VENV)/asyncapi/node_modules node tests/asyncapi_check.js docs/asyncapi.yaml
+
 .PHONY: test-images
 test-images: ## container images with RabbitMQ, Redis and Valkey from Debian's packages (as root)
 	deploy/test-images/build.sh

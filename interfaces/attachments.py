@@ -40,11 +40,17 @@ TAG = "chatsky_attachment_type"
 """The field that tells attachments apart."""
 
 
+def _require_tag(schema: dict[str, Any]) -> None:
+    required = schema.setdefault("required", [])
+    if TAG not in required:  # It is there where the class gives it no default.
+        required.append(TAG)
+
+
 class Attachment(DataModel):
     """Base of all attachments. `chatsky_attachment_type` tells which one it is, in JSON too."""
 
     # The tag has a default for those who write Python; in JSON it is what tells the types apart.
-    model_config = ConfigDict(json_schema_extra=lambda schema: schema.setdefault("required", []).append(TAG))
+    model_config = ConfigDict(json_schema_extra=_require_tag)
 
     chatsky_attachment_type: str
 
