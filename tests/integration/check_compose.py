@@ -11,6 +11,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 90) -> None
         time.sleep(1)
 
 
-def asked(project: Compose, path: str, **parameters: str) -> list[dict[str, object]]:
+def asked(project: Compose, path: str, **parameters: str) -> list[dict[str, Any]]:
     """What Prometheus tells."""
     url = f"http://127.0.0.1:{project.prometheus_port}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
     with urllib.request.urlopen(url, timeout=10) as answer:
@@ -85,7 +86,7 @@ def test_from_a_clone_to_an_answer_and_to_an_end_in_order(project: Compose) -> N
         until(lambda: len(asked(project, "query", query='up{job="rabbitmq"} == 1')) == 3, "all nodes are scraped")
         until(lambda: len(asked(project, "query", query="switchboard_ready == 1")) == 2, "both are ready")
         groups = asked(project, "rules")
-        assert sum(len(group["rules"]) for group in groups) == len(deployed_rules())  # type: ignore[arg-type]  # lists
+        assert sum(len(group["rules"]) for group in groups) == len(deployed_rules())
     until(lambda: all(each["Health"] == "healthy" for each in project.services("worker")), "workers are healthy")
 
     began = time.monotonic()
