@@ -48,7 +48,7 @@ class RequestBody(BaseModel):
     update_ctx_misc: dict[str, Any] | None = Field(default=None, description="Merged into the context's misc first.")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Request:
     """One request, checked."""
 

@@ -162,11 +162,11 @@ class Settler:
         exclusive queue has not survived that anyway.
         """
         while True:
-            began = asyncio.get_running_loop().time()
+            began = monotonic()
             try:
                 return await self._patiently(reply)
             except Unroutable:
-                lasted = asyncio.get_running_loop().time() - began
+                lasted = monotonic() - began
                 if reply.routing_key.startswith(SERVER_NAMED) or self._is_whole(WHOLE_SECONDS + lasted):
                     raise
                 await asyncio.sleep(WHOLE_SECONDS / 20)

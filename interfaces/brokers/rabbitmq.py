@@ -47,6 +47,7 @@ class RabbitMQChannel:
         self._channel = channel
         self._can_write = can_write(channel)
         self._prefetch = prefetch
+        self._time = asyncio.get_running_loop().time
         self._unsettled: dict[int, float] = {}
         self._settled: list[int] = []
         """Tags to be acknowledged at the end of this tick."""
@@ -114,7 +115,7 @@ class RabbitMQChannel:
     def delivered(self, message: DeliveredMessage) -> Delivery:
         """Note and translate what the broker delivers."""
         delivery = _delivery(message, self)
-        self._unsettled[delivery.tag] = asyncio.get_running_loop().time()
+        self._unsettled[delivery.tag] = self._time()
         return delivery
 
     def _on_closed(self, closing: "asyncio.Future[Any]") -> None:

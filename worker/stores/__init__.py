@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import Protocol
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # Not frozen, as every turn makes one, and the next.
 class Loaded:
     """A context as a turn sees it."""
 
@@ -36,7 +36,7 @@ class Loaded:
     """How often the context was edited: changed by something that was no turn."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Turn:
     """Everything one commit stores, atomically."""
 

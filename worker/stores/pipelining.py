@@ -16,8 +16,9 @@ from importlib.resources import files
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from hiredis import pack_command
+from hiredis import Reader, pack_command
 from redis import exceptions
+from redis._parsers import hiredis as hiredis_parsing
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
@@ -240,20 +241,20 @@ async def _exchanged(client: Redis, words: Sequence[tuple[bytes, ...]]) -> list[
 async def _answers(connection: AbstractConnection, count: int) -> list[Any]:
     """The next answers. Each has the connection's time limit, or up to a tenth less.
 
-    redis-py sets up a time limit for every answer, most of which are there already: at the price of two context
-    managers and a timer each.
+    redis-py sets up a time limit and three coroutines for every answer, most of which are there already.
     """
     time, limit = asyncio.get_running_loop().time, connection.socket_timeout
     answers: list[Any] = []
     renew_at = 0.0
     try:
         async with asyncio.timeout(None) as over:
-            for _ in range(count):
+            while len(answers) < count:
                 if limit is not None and (now := time()) >= renew_at:
                     over.reschedule(now + limit)
                     renew_at = now + limit / 10
                 try:
                     answers.append(await connection.read_response(timeout=inf))
+                    answers += _answers_at_hand(connection, count - len(answers))
                 except ResponseError as error:
                     answers.append(error)
     except TimeoutError as error:
@@ -261,6 +262,22 @@ async def _answers(connection: AbstractConnection, count: int) -> list[Any]:
         where = ":".join(str(part) for name, part in pieces if name in {"host", "port", "path"})
         raise exceptions.TimeoutError(f"Timeout reading from {where}") from error
     return answers
+
+
+def _answers_at_hand(connection: AbstractConnection, count: int) -> list[Any]:
+    """Those of the next answers that hiredis has read already; none where redis-py looks different."""
+    reader = getattr(getattr(connection, "_parser", None), "_reader", None)
+    answers: list[Any] = []
+    if not isinstance(reader, Reader) or _NOTHING is None:
+        return answers
+    while len(answers) < count and (answer := reader.gets()) is not _NOTHING:
+        if isinstance(answer, exceptions.ConnectionError):
+            raise answer  # As redis-py has it: a server that is still loading is as good as away.
+        answers.append(answer)
+    return answers
+
+
+_NOTHING: Any = getattr(hiredis_parsing, "NOT_ENOUGH_DATA", None)
 
 
 def closed() -> RedisError:
