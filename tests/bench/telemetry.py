@@ -1,7 +1,7 @@
 """What telemetry costs a turn: 1 where it is more than 3 % of the processor time.
 
 `python -m tests.bench.telemetry` has one worker do block after block of turns, with its counting and without by turns,
-on the embedded servers: nothing in it waits, so a block is all work, and two neighbours are alike. `--without DIRECTORY`
+on the embedded servers: nothing in it waits, so a block is all work and two neighbours are alike. `--without DIRECTORY`
 compares whole runs on real servers with those of a checkout from before there was any telemetry. There, two runs of the
 very same code differ by a tenth, as a worker that is ahead of its servers takes smaller batches: look at many.
 """
