@@ -100,7 +100,7 @@ class World:
             for text in texts:
                 await self.client.send(text, ctx_id)
 
-        await asyncio.gather(*(send(f"{texts[0]} {number}") for number in range(contexts)))
+        await asyncio.gather(*(send(f"{texts[0][:20]} {number}") for number in range(contexts)))
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
