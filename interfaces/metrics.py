@@ -7,14 +7,11 @@ stranger chose: its values stand here, or are the operator's own.
 """
 
 from bisect import bisect_left
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from time import monotonic
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 from interfaces.errors import Reason
-
-T = TypeVar("T")
 
 PREFIX: Final = "switchboard_"
 
@@ -42,13 +39,6 @@ class Histogram:
         """Count one value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
-
-    async def timed(self, call: Awaitable[T]) -> T:
-        """What `call` returns, its seconds counted. One that raises counts for nothing."""
-        began = monotonic()
-        result = await call
-        self.observe(monotonic() - began)
-        return result
 
 
 Kind = Literal["counter", "gauge", "histogram"]

@@ -60,6 +60,8 @@ class Settler:
     ) -> None:
         self._telemetry = telemetry or Telemetry()
         self._metrics = self._telemetry.metrics
+        stages = self._metrics.stage_seconds
+        self._publish_seconds, self._settle_seconds = stages["publish"], stages["settle"]
         self._broker = broker
         self._is_whole = is_whole
         self._queues = queues
@@ -80,9 +82,8 @@ class Settler:
         confirmed = monotonic()
         await request.delivery.channel.ack(request.delivery)
         self.settled += 1
-        stages = self._metrics.stage_seconds
-        stages["publish"].observe(confirmed - began)
-        stages["settle"].observe(monotonic() - confirmed)
+        self._publish_seconds.observe(confirmed - began)
+        self._settle_seconds.observe(monotonic() - confirmed)
         self._metrics.turns_total["repeated" if is_repeated else "ok"] += 1
 
     async def reject(self, delivery: Delivery, rejected: RequestRejected, request: Request | None = None) -> None:

@@ -50,7 +50,9 @@ class Taken:
     def __init__(
         self, decode: Callable[[Delivery], Request], max_bytes: int, telemetry: Telemetry | None = None
     ) -> None:
-        self._metrics = (telemetry or Telemetry()).metrics
+        metrics = (telemetry or Telemetry()).metrics
+        self._requests, stages = metrics.requests_total, metrics.stage_seconds
+        self._queue_seconds, self._lane_seconds, self._turn_seconds = stages["queue"], stages["lane"], stages["turn"]
         self._decode = decode
         self._max_bytes = max_bytes
         self._lanes: dict[str, deque[Held]] = {}
@@ -82,9 +84,9 @@ class Taken:
         self._by_channel.setdefault(delivery.channel, set()).add(held)
         self._bytes_of[delivery.channel] += held.size
         self.bytes += held.size
-        self._metrics.requests_total["true" if delivery.redelivered else "false"] += 1
+        self._requests["true" if delivery.redelivered else "false"] += 1
         if (sent_at := delivery.properties.timestamp) is not None:
-            self._metrics.stage_seconds["queue"].observe(max(0.0, time() - sent_at.timestamp()))
+            self._queue_seconds.observe(max(0.0, time() - sent_at.timestamp()))
         return held
 
     def line_up(self, held: Held, request: Request) -> None:
@@ -101,7 +103,7 @@ class Taken:
         """The first of a context, whose turn it is now, with its request."""
         held = self._lanes[ctx_id][0]
         held.is_started = True
-        self._metrics.stage_seconds["lane"].observe(monotonic() - held.arrived_at)
+        self._lane_seconds.observe(monotonic() - held.arrived_at)
         self._forget_decoded(held)
         held.request = held.request or self._decode(held.delivery)
         return held
@@ -120,7 +122,7 @@ class Taken:
 
     def acknowledged(self, ctx_id: str) -> None:
         """Note that the request is settled whose turn this context is in."""
-        self._metrics.stage_seconds["turn"].observe(monotonic() - self._lanes[ctx_id][0].arrived_at)
+        self._turn_seconds.observe(monotonic() - self._lanes[ctx_id][0].arrived_at)
 
     @property
     def requests(self) -> int:

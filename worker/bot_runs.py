@@ -14,13 +14,16 @@ import traceback
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from types import CoroutineType, FrameType
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from interfaces.bot_signals import BotSignal
 from interfaces.errors import BotStuck, StoreUnavailable, TurnAbandoned, described
 from interfaces.foreign import StrayCancellationError
 from interfaces.telemetry import Telemetry
 from worker.stores import ContextStore
+
+if TYPE_CHECKING:
+    from interfaces.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +125,7 @@ class BotRuns:
     def __init__(self, seconds: float, limit: int, telemetry: Telemetry | None = None) -> None:
         telemetry = telemetry or Telemetry()
         self._metrics, self._tracing = telemetry.metrics, telemetry.tracing
+        self._seconds_of_runs = telemetry.metrics.stage_seconds["run"]
         self._seconds = seconds
         self._limit = limit
         self._left: set[Run] = set()
@@ -142,17 +146,11 @@ class BotRuns:
 
     async def run(self, name: str, bot: Callable[[Run], Awaitable[T]]) -> T:
         """What `bot` returns. Raises what it raises (`BotExited` for a `SystemExit`), or `TurnOverdue`."""
+        if (tracing := self._tracing) is not None:
+            bot = _traced(bot, tracing)
+        run = Run(self._seconds)
         self._metrics.turns_running += 1
         began = monotonic()
-        try:
-            run = self._run(name, bot)
-            return await (run if self._tracing is None else self._tracing.stage("run", run))
-        finally:
-            self._metrics.turns_running -= 1
-            self._metrics.stage_seconds["run"].observe(monotonic() - began)
-
-    async def _run(self, name: str, bot: Callable[[Run], Awaitable[T]]) -> T:
-        run = Run(self._seconds)
         task: asyncio.Task[T] = asyncio.create_task(_without_exits(bot, run), name=name)
         run.task = task
         loop = asyncio.get_running_loop()
@@ -162,6 +160,9 @@ class BotRuns:
         except asyncio.CancelledError:
             await self._end(run)
             raise
+        finally:
+            self._metrics.turns_running -= 1
+            self._seconds_of_runs.observe(monotonic() - began)
         if task.done():
             return _outcome(task)
         await self._end(run)
@@ -179,6 +180,10 @@ class BotRuns:
                 run.is_left = True
                 self._left.add(run)
                 logger.error("%s does not end, and is left behind at\n%s", run.task.get_name(), run.place())
+
+
+def _traced(bot: Callable[[Run], Awaitable[T]], tracing: "Tracing") -> Callable[[Run], Awaitable[T]]:
+    return lambda run: tracing.stage("run", bot(run))
 
 
 async def _without_exits(bot: Callable[[Run], Awaitable[T]], run: Run) -> T:

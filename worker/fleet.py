@@ -42,7 +42,9 @@ def told_at(directory: Path, pid: int, registry: CollectorRegistry, health: Heal
         def handle(self) -> None:
             self.wfile.write(json.dumps(_told(registry, health)).encode())
 
-    server = _Server(str(_socket(directory, pid)), Handler)
+    path = _socket(directory, pid)
+    path.unlink(missing_ok=True)  # of one that had the same id before
+    server = _Server(str(path), Handler)
     threading.Thread(target=server.serve_forever, name="tell the supervisor", daemon=True).start()
     try:
         yield
@@ -83,8 +85,6 @@ class Fleet(Collector):
         self._count = count
         self._pids = pids
         self._restarts = restarts
-        self._known: set[int] = set()
-        """Processes that have answered once. Before that, one is only starting."""
 
     def collect(self) -> Iterator[Family]:
         """Every family once, with the samples of all processes that answer."""
@@ -111,18 +111,19 @@ class Fleet(Collector):
         return Answer(is_ready, why | {"processes": {number: reasons for number, (_, reasons) in ready.items()}})
 
     def _ask(self) -> dict[int, Told | None]:
-        """By number, what each process tells: `None` from one that is starting, nothing in it from one that is mute."""
+        """By number, what each process tells: `None` where nobody listens, as it starts or has ended, and nothing in it
+        from one that listens and is mute."""
         pids = self._pids()
-        self._known &= set(pids.values())
         with ThreadPoolExecutor(ASKED_AT_ONCE, "ask a worker") as pool:
             return dict(zip(pids, pool.map(self._told_by, pids.values()), strict=True))
 
     def _told_by(self, pid: int) -> Told | None:
         try:
             told: Told = json.loads(_read(_socket(self._directory, pid)))
+        except TimeoutError:
+            return {}
         except (OSError, ValueError):
-            return {} if pid in self._known else None
-        self._known.add(pid)
+            return None
         return told
 
 

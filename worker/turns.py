@@ -200,7 +200,7 @@ class TurnRunner:
                 counted=counted,
             )
 
-        loaded = await self._load_seconds.timed(while_store_is_away(load))
+        loaded = await while_store_is_away(load, seconds=self._load_seconds)
         if loaded.reply is None and loaded.starts > self._settings.crash_limit:
             raise RequestRejected(
                 Reason.CRASHES_WORKER,
@@ -228,7 +228,7 @@ class TurnRunner:
         main, turns = records.write(context, turn_id, older_turns, self._limits)
         returnable = self._returnable(request)
         new = Turn(request.ctx_id, request.request_id, loaded.version, main, turns, reply, loaded.revision, returnable)
-        context.commit(await self._commit_seconds.timed(while_store_is_away(self._store.commit, new)))
+        context.commit(await while_store_is_away(self._store.commit, new, seconds=self._commit_seconds))
         return context
 
     async def _run(self, turn: _Turn, loaded: Loaded) -> _Ran:

@@ -72,12 +72,12 @@ def parent_of(span: ReadableSpan) -> int | None:
 
 def id_of(span: ReadableSpan) -> int:
     assert span.context is not None
-    return span.context.span_id
+    return int(span.context.span_id)
 
 
 def trace_of(span: ReadableSpan) -> int:
     assert span.context is not None
-    return span.context.trace_id
+    return int(span.context.trace_id)
 
 
 async def answer(_: Context) -> str:
@@ -194,7 +194,7 @@ async def test_without_traces_a_reply_has_no_headers(
     amqp_url: str, redis_url: str, topology: Topology, wire: Wire, client: BrokerClient
 ) -> None:
     replies = await wire.listen(topology.replies_exchange)
-    settings = Settings(amqp_url=amqp_url, redis_url=redis_url, namespace=topology.namespace, shards=SHARDS)  # type: ignore[arg-type]
+    settings = Settings(amqp_url=amqp_url, redis_url=redis_url, namespace=topology.namespace, shards=SHARDS)
     async with running(Worker(answer, settings)), client.replies() as answers:
         await client.send("hello", "ada")
         await anext(answers)

@@ -64,7 +64,7 @@ async def test_a_turn_on_the_embedded_broker_is_traced_from_end_to_end() -> None
     async def bot(_: Context) -> str:
         return "done"
 
-    worker = Worker(bot, Settings(amqp_url=url), tracing=tracing)  # type: ignore[arg-type]
+    worker = Worker(bot, Settings(amqp_url=url), tracing=tracing)
     working = asyncio.create_task(worker.run())
     await worker.wait_ready()
     async with BrokerClient(url, tracing=tracing) as client:
