@@ -78,8 +78,16 @@ test-matrix: $(ENV) ## the integration tests on every supported pair of servers,
 	$(PYTHON) -m tests.matrix
 
 .PHONY: containers-check
-containers-check: $(ENV) ## the worker's image built, run and stopped under load, where a container engine answers
-	$(PYTHON) -m pytest tests/integration/check_image.py -q
+containers-check: $(ENV) ## the worker's image stopped under load, and the Compose files, where a container engine answers
+	$(PYTHON) -m pytest tests/integration/check_image.py tests/integration/check_compose.py -q
+
+.PHONY: alerts-check
+alerts-check: $(ENV) ## cause every alert for real, 8 minutes; writes docs/alerts.md (CAUSE=redis for one)
+	$(PYTHON) -m tests.alerts $(CAUSE)
+
+.PHONY: dashboards
+dashboards: ## write the dashboards from their source
+	python3 deploy/grafana/dashboards.py
 
 .PHONY: chaos
 chaos: $(ENV) ## three minutes of faults on workers, servers and links, then the verdict (SEED=n, SENTINEL=1)

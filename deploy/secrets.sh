@@ -31,7 +31,7 @@ amqp_urls() {
 }
 
 rabbitmq_users=''
-for user in operator worker client-web edge-telegram; do
+for user in $(sed -n 's/.*"user": "switchboard-\([a-z-]*\)".*/\1/p' rabbitmq/permissions.json | sort -u); do
     secret=$(password)
     rabbitmq_users="$rabbitmq_users${rabbitmq_users:+, }{\"name\": \"switchboard-$user\", \"password\": \"$secret\", \"tags\": []}"
     amqp_urls "switchboard-$user" "$secret" rabbitmq-1 rabbitmq-2 rabbitmq-3 >"secrets.new/amqp_url_$user"

@@ -95,23 +95,22 @@ async def bot_blocking_often(world: World) -> None:
 async def worker_frozen(world: World) -> None:
     """It has turns running, loses its shards to the other worker, wakes up, and wants to commit."""
     frozen = world.workers[0]
-    await world.send("wait 2", contexts=40)
-    await until(lambda: bool(world.prometheus.query("min(switchboard_turns_running) > 5")), "both run some of them")
+    await world.send("wait 3", contexts=40)
+    await until(lambda: world.told(0, "switchboard_turns_running") > 10, "it runs some of them")
     os.kill(frozen.pid, signal.SIGSTOP)
     try:
-        taken = 'sum(increase(switchboard_requests_total{redelivered="true"}[30s])) > 5'
-        await until(lambda: bool(world.prometheus.query(taken)), "the other worker has its requests")
-        await asyncio.sleep(3)  # for the other to run them: 2 s each
+        taken = world.told(1, "switchboard_turns_running")
+        await until(lambda: world.told(1, "switchboard_turns_running") > taken + 5, "the other worker runs them again")
+        await until(lambda: world.told(1, "switchboard_turns_running") == 0, "the other worker has committed them")
     finally:
         os.kill(frozen.pid, signal.SIGCONT)
-    await asyncio.Event().wait()
 
 
 async def workers_come_and_go(world: World) -> None:
     while True:
+        before = world.told(0, "switchboard_hand_overs_total")
         joined = [await world.start_worker() for _ in range(3)]
-        for worker in joined:
-            await worker.ready()
+        await until(lambda: world.told(0, "switchboard_hand_overs_total") >= before + 2, "it hands over")  # noqa: B023 - asked at once
         for worker in joined:
             await worker.stop()
 
@@ -182,10 +181,13 @@ CAUSES: Final = {
         ("SwitchboardFencedCommits",),
         worker_frozen,
         workers=2,
-        url_options="?heartbeat=2",
+        url_options="?heartbeat=1",
     ),
     "restless": Cause(
-        "workers start and stop beside one that stays", ("SwitchboardHandOversFlapping",), workers_come_and_go
+        "workers start and stop beside one that stays",
+        ("SwitchboardHandOversFlapping",),
+        workers_come_and_go,
+        seconds=90.0,
     ),
     "deadly": Cause(
         "worker processes of a supervisor are killed",

@@ -6,6 +6,7 @@ Used by the causes of alerts, by `tests/integration/test_prometheus.py` and `tes
 
 import asyncio
 import itertools
+import re
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -100,7 +101,14 @@ class World:
             for text in texts:
                 await self.client.send(text, ctx_id)
 
-        await asyncio.gather(*(send(f"{texts[0]} {number}") for number in range(contexts)))
+        await asyncio.gather(*(send(f"{texts[0][:20]} {number}") for number in range(contexts)))
+
+    def told(self, number: int, metric: str) -> float:
+        """What one of the first workers tells of one metric without labels, now."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._ports[number]}/metrics", timeout=5) as answer:
+            found = re.search(rf"(?m)^{metric} (\S+)$", answer.read().decode())
+        assert found, metric
+        return float(found[1])
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:

@@ -49,8 +49,8 @@ class Compose:
             "REDIS_IMAGE": redis,
             "PROMETHEUS_IMAGE": PROMETHEUS_IMAGE,
             "PYTHON_IMAGE": LOCAL_BASE,
-            "SWITCHBOARD_IMAGE": IMAGE,
-            "SWITCHBOARD_AMQP_PORT": str(free_port()),
+            "WORKER_IMAGE": IMAGE,
+            "AMQP_PORT": str(free_port()),
             "PROMETHEUS_PORT": str(self.prometheus_port),
         }
 
