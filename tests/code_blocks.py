@@ -24,7 +24,7 @@ PAGES: Final = sorted(
 
 SHELL: Final = "bash"
 DATA: Final = ("json", "yaml", "toml", "ini")
-SHOWN: Final = ("text", "promql", "mermaid")
+SHOWN: Final = ("text", "promql", "mermaid", "dockerfile")
 """Nothing to run. A `text` that follows a block of the shell is what that prints."""
 LANGUAGES: Final = (SHELL, "python", "javascript", *DATA, *SHOWN)
 
