@@ -58,9 +58,9 @@ async def permission_taken(world: World) -> None:
     broker = world.servers.broker
     await broker.rabbitmqctl("set_permissions", "guest", ".*", ".*", "^nothing$")
     # What consumes is asked for its permission when it begins to.
-    for line in (await broker.rabbitmqctl("-q", "list_connections", "pid", "user_provided_name")).splitlines():
-        pid, _, name = line.partition("\t")
-        if name.endswith(" consume"):
+    for line in (await broker.rabbitmqctl("-q", "list_connections", "pid", "client_properties")).splitlines():
+        pid, _, properties = line.partition("\t")
+        if "switchboard consume" in properties:
             await broker.rabbitmqctl("close_connection", pid, "permissions have changed")
 
 
