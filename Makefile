@@ -86,6 +86,10 @@ containers-check: $(ENV) ## the worker's image stopped under load, and the Compo
 alerts-check: $(ENV) ## cause every alert for real, 8 minutes; writes docs/alerts.md (CAUSE=redis for one)
 	$(PYTHON) -m tests.alerts $(CAUSE)
 
+.PHONY: dashboard-plot
+dashboard-plot: $(ENV) ## the dashboard's graphs over a minute of load with an outage; writes docs/dashboard.svg
+	$(PYTHON) -m tests.dashboard
+
 .PHONY: dashboards
 dashboards: ## write the dashboards from their source
 	python3 deploy/grafana/dashboards.py

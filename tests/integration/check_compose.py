@@ -71,8 +71,9 @@ def test_from_a_clone_to_an_answer_and_to_an_end_in_order(project: Compose) -> N
     assert up == f"docker compose -f deploy/{file} up --build --detach"
     assert send == f'docker compose -f deploy/{file} run --rm operator send ada "Hello"'
     subprocess.run([secrets], cwd=project.directory, check=True)
-    scaled = ["--scale", "grafana=0"] if file == "compose.yaml" else []
-    project.run("up", "--build", "--detach", *scaled)
+    # Grafana's image cannot be made here, so the services are named that need it not.
+    named = ["worker", "prometheus"] if file == "compose.yaml" else []
+    project.run("up", "--build", "--detach", *named)
     answer = project.run("run", "--rm", "operator", "send", "ada", "Hello")
     assert answer == "Welcome! Small, medium or large?\n"
     assert "1" in project.run("run", "--rm", "operator", "context", "show", "ada")

@@ -1,7 +1,7 @@
 """One of the Compose files of `deploy/`, brought up with images that are made here: Debian's servers, the worker's own.
 
-Grafana's image cannot be made here, so that service is left out, and its files are tested by what reads them. Each
-project has a name and ports of its own, and is removed with its volumes. Used by `tests/integration/check_compose.py`.
+Grafana's image cannot be made here, so that service is left out. Each project has a name and ports of its own, and is
+removed with its volumes. Used by `tests/integration/check_compose.py`.
 """
 
 import json

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from interfaces.metrics import METRICS, WORKER_RESTARTS
+from tests.alerts.causes import CAUSES
 from tests.services.prometheus import DEPLOYED, deployed_rules
+from worker.cli.ending import CLOSING_SECONDS
 
 ROOT = Path(__file__).parents[2]
 RULES = {rule["alert"]: rule for rule in deployed_rules()}
@@ -30,6 +33,13 @@ def test_an_alert_leads_to_its_section_which_begins_with_its_severity_and_a_comm
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert SECTIONS[name].strip().startswith(f"*{rule['labels']['severity']}.*")
     assert re.search(r"```bash\nswitchboard ", SECTIONS[name])
+
+
+def test_every_alert_is_caused_and_was_seen_to_fire() -> None:
+    assert {alert for cause in CAUSES.values() for alert in cause.alerts} == set(RULES)
+    seen = re.findall(r"^\| \[(\w+)\]", (ROOT / "docs/alerts.md").read_text(), re.MULTILINE)
+    assert set(seen) == set(RULES)
+    assert len(seen) == sum(len(cause.alerts) for cause in CAUSES.values())
 
 
 @pytest.mark.parametrize("file", [DEPLOYED / "alerts.yaml", ROOT / "deploy/grafana/dashboards/switchboard.json"])
@@ -56,3 +66,22 @@ def test_no_panel_lies_over_another() -> None:
     ]
     assert len(taken) == len(set(taken))
     assert max(x for x, _ in taken) < 24
+
+
+def test_grafana_finds_the_source_and_the_directory_of_the_dashboard() -> None:
+    grafana = ROOT / "deploy/grafana"
+    [source] = yaml.safe_load((grafana / "provisioning/datasources/prometheus.yaml").read_text())["datasources"]
+    [provider] = yaml.safe_load((grafana / "provisioning/dashboards/switchboard.yaml").read_text())["providers"]
+    compose = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
+    panels = json.loads((grafana / "dashboards/switchboard.json").read_text())["panels"]
+    assert {panel["datasource"]["uid"] for panel in panels if panel["type"] != "row"} == {source["uid"]}
+    assert f"./grafana/dashboards:{provider['options']['path']}:ro" in compose["services"]["grafana"]["volumes"]
+    assert source["url"] == "http://prometheus:9090"
+    assert compose["services"]["prometheus"]["ports"][0].endswith(":9090")
+
+
+def test_compose_leaves_workers_longer_than_they_drain() -> None:
+    compose = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
+    worker = compose["services"]["worker"]
+    grace = float(worker["stop_grace_period"].removesuffix("s"))
+    assert grace >= float(worker["environment"]["SWITCHBOARD_DRAIN_TIMEOUT"]) + CLOSING_SECONDS
