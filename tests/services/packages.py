@@ -4,15 +4,18 @@ It never starts the services that come with a package, and never hides that some
 install gets `CannotProvide` with the command to type. Called by `tests/services/local.py` and `tests/services/node.py`.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 INSTALL_SECONDS = 600
 POLICY = Path("/usr/sbin/policy-rc.d")
+LOCK = Path(tempfile.gettempdir(), f"switchboard-tests-install-{os.getuid()}.lock")
 
 
 class CannotProvide(Exception):
@@ -21,10 +24,21 @@ class CannotProvide(Exception):
 
 def require_programs(package_of_program: Mapping[str, str], path: str | None = None) -> None:
     """Install the packages of those programs that are not on `path`. Raises `CannotProvide` naming what is missing."""
-    missing = (package for program, package in package_of_program.items() if not shutil.which(program, path=path))
-    packages = sorted(set(missing))
-    if not packages:
+    if not _missing(package_of_program, path):
         return
+    # Tests run in several processes, and apt refuses to work for two of them at a time.
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if packages := _missing(package_of_program, path):
+            _install(packages)
+
+
+def _missing(package_of_program: Mapping[str, str], path: str | None) -> list[str]:
+    missing = {package for program, package in package_of_program.items() if not shutil.which(program, path=path)}
+    return sorted(missing)
+
+
+def _install(packages: Sequence[str]) -> None:
     command = f"apt-get install -y --no-install-recommends {' '.join(packages)}"
     if os.geteuid() != 0:
         raise CannotProvide(f"missing here, and only root can install it: sudo {command}")
