@@ -95,7 +95,8 @@ def draw(axes: Axes, panel: dict[str, Any], series: Series, began: float) -> Non
     axes.set_ylim(bottom=0)
     axes.set_xlim(0, SECONDS)
     axes.tick_params(labelsize=7)
-    axes.legend(fontsize=6, loc="upper left", framealpha=0.6)
+    if axes.lines:
+        axes.legend(fontsize=6, loc="upper left", framealpha=0.6)
 
 
 def main() -> None:
@@ -105,7 +106,7 @@ def main() -> None:
     rows = -(-len(found) // COLUMNS)
     figure = Figure(figsize=(4.2 * COLUMNS, 2.3 * rows), layout="constrained")
     cells = figure.subplots(rows, COLUMNS).flat
-    for axes, (panel, series) in zip(cells, found, strict=False):
+    for (panel, series), axes in zip(found, cells, strict=False):  # in this order no cell is taken and not drawn
         draw(axes, panel, series, began)
     for axes in cells:
         axes.set_axis_off()
