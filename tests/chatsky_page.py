@@ -113,6 +113,7 @@ What differs from Chatsky alone:
   twice; what they do in it is not.
 * `ctx.store()` in the middle of a turn joins the commit, and `ctx.delete()` in a context's own turn is refused.
 * The event loop is not patched: `nest_asyncio`, which importing Chatsky applies, is kept out of workers.
+* Chatsky logs a line for every turn at level `info`. A worker shows its warnings alone.
 
 Twelve bots, one for each part of Chatsky, give the same replies and leave the same contexts over RabbitMQ, with two
 workers that are killed at random, as in one process of Chatsky alone (`tests/integration/test_chatsky_bots.py`).

@@ -6,8 +6,9 @@ cost the length of the dialog at every turn.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from time import time_ns
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from chatsky.core.ctx_utils import ContextMainInfo, FrameworkData
 from pydantic import ValidationError
@@ -30,6 +31,27 @@ FRAMEWORK: Final = "chatsky"
 ReadTurns = Callable[[Sequence[int]], Awaitable[Mapping[int, bytes]]]
 
 
+@dataclass(slots=True)
+class MainInfo:
+    """What Chatsky keeps of a dialog beside its turns: its `ContextMainInfo`, which copies a type adapter when made."""
+
+    current_turn_id: int
+    created_at: int
+    updated_at: int
+    misc: dict[str, Any]
+    framework_data: FrameworkData
+
+    @classmethod
+    def of(cls, info: ContextMainInfo) -> Self:
+        """What Chatsky has in `info`."""
+        return cls(info.current_turn_id, info.created_at, info.updated_at, info.misc, info.framework_data)
+
+    def for_chatsky(self) -> ContextMainInfo:
+        """The same as Chatsky's own type."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return ContextMainInfo.model_construct(**fields, origin_interface=None)
+
+
 class Dialog:
     """What is stored of a context, read as far as needed, and what a pipeline has changed in it since.
 
@@ -44,8 +66,8 @@ class Dialog:
         self._max_turns = max_turns
         self._turns: dict[int, dict[str, Any]] = {}
         self._main: MainRecord | None = None
-        self.info: ContextMainInfo | None = None
-        """What Chatsky keeps of a dialog beside its turns; `None` for a new one."""
+        self.info: MainInfo | None = None
+        """`None` for a new one."""
         self.changed: set[int] = set()
         """Turns that are to be written."""
         if loaded is not None:
@@ -73,19 +95,30 @@ class Dialog:
 
     async def turns(self, turn_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
         """Turns by id as parsed JSON, those that exist; what is not here yet is read in one call."""
+        await self.fetch(turn_ids)
+        return {turn_id: self._turns[turn_id] for turn_id in turn_ids if turn_id in self._turns}
+
+    async def fetch(self, turn_ids: Sequence[int]) -> None:
+        """Read turns that are not here yet, in one call."""
         missing = [turn_id for turn_id in turn_ids if turn_id not in self._turns]
         if missing:
             self._keep(await self._read_turns(missing))
-        return {turn_id: self._turns[turn_id] for turn_id in turn_ids if turn_id in self._turns}
 
     async def items(self, table: str, turn_ids: Sequence[int]) -> dict[int, Any]:
         """Items of one table by turn id, as parsed JSON, those that exist."""
-        turns = await self.turns([turn_id for turn_id in turn_ids if turn_id in self.ids[table]])
-        return {turn_id: turn[TABLES[table]] for turn_id, turn in turns.items() if turn.get(TABLES[table]) is not None}
+        await self.fetch([turn_id for turn_id in turn_ids if turn_id in self.ids[table]])
+        return self.items_here(table, turn_ids)
+
+    def items_here(self, table: str, turn_ids: Sequence[int]) -> dict[int, Any]:
+        """The same of turns that are here already."""
+        field, ids = TABLES[table], self.ids[table]
+        turns = {turn_id: self._turns.get(turn_id, {}) for turn_id in turn_ids if turn_id in ids}
+        return {turn_id: turn[field] for turn_id, turn in turns.items() if turn.get(field) is not None}
 
     async def write(self, table: str, items: Mapping[int, Any]) -> None:
         """Set items of one table, parsed JSON by turn id; `None` removes one."""
-        await self.turns(list(items))  # The other items of these turns stay.
+        if items:
+            await self.turns(list(items))  # The other items of these turns stay.
         for turn_id, item in items.items():
             self._turns.setdefault(turn_id, {})[TABLES[table]] = item
             self.changed.add(turn_id)
@@ -111,7 +144,8 @@ class Dialog:
 
     def main_record(self, version: int) -> bytes:
         """The main record with `version`. Raises `ValueError`, which names what is not JSON."""
-        info = self.info or ContextMainInfo(created_at=time_ns())
+        now = time_ns()
+        info = self.info or MainInfo(0, now, now, {}, FrameworkData())
         record = MainRecord.model_construct(
             layout=LAYOUT,
             created_at=info.created_at,
@@ -128,17 +162,11 @@ class Dialog:
             except ValueError as error:
                 raise self._invalid(f"turn {turn_id}: {error}") from error
 
-    def _read_main(self, main: bytes) -> tuple[MainRecord, ContextMainInfo]:
+    def _read_main(self, main: bytes) -> tuple[MainRecord, MainInfo]:
         try:
             record = MainRecord.model_validate_json(main)
-            info = ContextMainInfo.model_construct(
-                current_turn_id=self.version,
-                created_at=record.created_at,
-                updated_at=record.updated_at,
-                misc=record.misc,
-                framework_data=read_framework_data(record.framework_data.get(FRAMEWORK, {})),
-                origin_interface=None,
-            )
+            data = read_framework_data(record.framework_data.get(FRAMEWORK, {}))
+            info = MainInfo(self.version, record.created_at, record.updated_at, record.misc, data)
         except ValidationError as error:
             raise self._invalid(first_fault(error)) from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -15,7 +15,7 @@ from chatsky.core.ctx_utils import ContextMainInfo
 from pydantic_core import from_json, to_json
 
 from interfaces.errors import MisuseError, VersionConflict
-from worker.chatsky.dialog import Dialog, ReadTurns
+from worker.chatsky.dialog import Dialog, MainInfo, ReadTurns
 from worker.stores import ContextStore, Edit
 from worker.stores.patience import while_store_is_away
 
@@ -55,7 +55,8 @@ class TurnStorage(DBContextStorage):  # type: ignore[misc]  # Chatsky has no typ
         """The store is open."""
 
     async def _load_main_info(self, ctx_id: str) -> ContextMainInfo | None:
-        return (await self._find(ctx_id)).info
+        info = (await self._find(ctx_id)).info
+        return None if info is None else info.for_chatsky()
 
     async def _load_field_keys(self, ctx_id: str, field_name: str) -> list[int]:
         return list((await self._find(ctx_id)).ids[field_name])
@@ -127,7 +128,7 @@ def reading(store: ContextStore, ctx_id: str) -> ReadTurns:
 
 async def _write(dialog: Dialog, info: ContextMainInfo | None, tables: Changes) -> None:
     if info is not None:
-        dialog.info = info
+        dialog.info = MainInfo.of(info)
     for table, items in tables:
         parsed = {turn_id: None if item is None else _parse(item, dialog, table, turn_id) for turn_id, item in items}
         await dialog.write(table, parsed)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from chatsky.core.ctx_utils import ContextMainInfo, FrameworkData
+from chatsky.core.ctx_utils import FrameworkData
 from chatsky.slots.slots import ExtractedGroupSlot, ExtractedValueSlot, SlotManager, SlotNotExtracted
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -17,7 +17,7 @@ from interfaces.data_model import PICKLED_FIELDS, json_object
 from interfaces.envelope import first_fault
 from interfaces.messages import Message
 from interfaces.turn_records import NodeLabel
-from worker.chatsky.dialog import TABLES, Dialog
+from worker.chatsky.dialog import TABLES, Dialog, MainInfo
 from worker.chatsky.pickles import Missing, unpickle_plain
 from worker.stores import Edit
 
@@ -52,13 +52,13 @@ async def _no_turns(_: Sequence[int]) -> Mapping[int, bytes]:
     return {}
 
 
-def _main_info(main: Mapping[bytes, bytes]) -> ContextMainInfo:
+def _main_info(main: Mapping[bytes, bytes]) -> MainInfo:
     framework_data = _json_of(main, "framework_data")
     stats, manager = framework_data.get("stats", {}), framework_data.get("slot_manager", {})
     slots = manager.get("slot_storage", {}) if isinstance(manager, dict) else None
     if not isinstance(stats, dict) or not isinstance(slots, dict):
         raise ValueError("main, framework_data: it is not what Chatsky 0.10 writes")
-    return ContextMainInfo.model_construct(
+    return MainInfo(
         current_turn_id=_number(main.get(b"current_turn_id"), "main, current_turn_id", LAST_TURN),
         created_at=_number(main.get(b"created_at"), "main, created_at"),
         updated_at=_number(main.get(b"updated_at"), "main, updated_at"),
@@ -66,7 +66,6 @@ def _main_info(main: Mapping[bytes, bytes]) -> ContextMainInfo:
         framework_data=FrameworkData(
             stats=stats, slot_manager=SlotManager.model_construct(slot_storage=_group(slots, ""))
         ),
-        origin_interface=None,
     )
 
 

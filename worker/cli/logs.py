@@ -31,6 +31,9 @@ LIBRARIES: Final = ("aio_pika", "aiormq")
 TALKATIVE: Final = ("chatsky", "httpcore", "telegram")
 """They log at level debug what is said, or the URL it is fetched by. A bot that wants that sets their level itself."""
 
+LINE_PER_TURN: Final = ("chatsky.core.pipeline",)
+"""They log every turn at level info."""
+
 TURN: Final = ("ctx_id", "request_id", "queue", "worker")
 """What is told of a turn, in this order."""
 
@@ -145,6 +148,8 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.INFO)
+    for name in LINE_PER_TURN:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def pass_on_json(number: int, line: str) -> None:
