@@ -154,12 +154,12 @@ class TurnRunner:
             try:
                 return await self._once_committed(turn)  # Nearly always: without what it costs to set up the retries.
             except (BotFailed, Retry) as error:
-                first = error
+                failures = [error]
             async for attempt in retrying(self._settings):
                 with attempt:
                     runs = attempt.retry_state.attempt_number
                     if runs == 1:
-                        raise first
+                        raise failures.pop()  # Kept, it would make a circle: this frame is in its traceback.
                     self._metrics.retries_total += 1
                     return await self._once_committed(turn)
         except (BotFailed, Retry, Reject) as error:

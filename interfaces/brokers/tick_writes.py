@@ -120,7 +120,10 @@ class TickPublishes:
         if self._writing is None or self._writing.done():
             # It begins after this tick: everything published in between goes with it.
             self._writing = asyncio.create_task(self._write(), name="write publishes")
-        await publish.answer
+        try:
+            await publish.answer
+        finally:
+            del publish  # An error has this frame in its traceback, and is in what `publish` has: a circle.
 
     def _frames(self, message: Outgoing) -> tuple[bytes, str]:
         """The frames of a message, and the id it has in the books."""
