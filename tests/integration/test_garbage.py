@@ -70,7 +70,7 @@ def pipeline(turns: Turns) -> Any:
         from chatsky import Message as ChatskyMessage
         from chatsky import Transition as Tr
 
-    class Answer(BaseResponse):  # type: ignore[misc]  # Chatsky has no types
+    class Answer(BaseResponse):
         async def call(self, ctx: ChatskyContext) -> ChatskyMessage:
             await turns.wait()
             return ChatskyMessage("well")
