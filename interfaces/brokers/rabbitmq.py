@@ -33,6 +33,10 @@ logger = logging.getLogger(__name__)
 CONSUMER = "requests"
 """Consumer tag; unique in its channel, which is all that is asked of one."""
 
+ACK_SECONDS = 0.01
+"""For which acknowledgements gather: nearly all are one frame then, and one entry in the queue's replicated log, where
+those of a tick are many (docs/decisions/0022). No reply waits for it."""
+
 tolerant_decoding.install()
 quick_reading.install()
 
@@ -47,10 +51,11 @@ class RabbitMQChannel:
         self._channel = channel
         self._can_write = can_write(channel)
         self._prefetch = prefetch
-        self._time = asyncio.get_running_loop().time
+        self._loop = asyncio.get_running_loop()
         self._unsettled: dict[int, float] = {}
         self._settled: list[int] = []
-        """Tags to be acknowledged at the end of this tick."""
+        """Tags that are to be acknowledged."""
+        self._due: asyncio.TimerHandle | None = None
         self._acknowledging: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
         channel.closing.add_done_callback(self._on_closed)
@@ -85,8 +90,17 @@ class RabbitMQChannel:
             if self._unsettled.pop(delivery.tag, None) is None:
                 await self._acknowledge()  # Not outstanding: the broker shall say so, and closes the channel over it.
             self._settled.append(delivery.tag)
-            if self._acknowledging is None or self._acknowledging.done():
-                self._acknowledging = asyncio.create_task(self._acknowledge(), name=f"acknowledge on {self.queue}")
+            if 2 * len(self._settled) >= self._prefetch:
+                self._begin_acknowledging()  # The broker has little left that it may deliver.
+            elif self._due is None:
+                self._due = self._loop.call_later(ACK_SECONDS, self._begin_acknowledging)
+
+    def _begin_acknowledging(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if self._acknowledging is None or self._acknowledging.done():
+            self._acknowledging = self._loop.create_task(self._acknowledge(), name=f"acknowledge on {self.queue}")
 
     async def close(self) -> None:
         """Close the channel, which returns its unacknowledged deliveries to the head of the queue."""
@@ -104,7 +118,7 @@ class RabbitMQChannel:
         await self._acknowledge()
 
     async def _acknowledge(self) -> None:
-        """Send the acknowledgements of this tick. May be repeated."""
+        """Send the acknowledgements that have gathered. May be repeated."""
         with suppress(*CONNECTION_LOST):
             while self._settled:
                 if self._can_write:
@@ -115,7 +129,7 @@ class RabbitMQChannel:
     def delivered(self, message: DeliveredMessage) -> Delivery:
         """Note and translate what the broker delivers."""
         delivery = _delivery(message, self)
-        self._unsettled[delivery.tag] = self._time()
+        self._unsettled[delivery.tag] = self._loop.time()
         return delivery
 
     def _on_closed(self, closing: "asyncio.Future[Any]") -> None:
@@ -124,6 +138,8 @@ class RabbitMQChannel:
         if isinstance(error, ChannelClosed) and self.has_begun and self.is_open:
             logger.warning("the broker closed the channel that consumes %s: %s", self.queue, describe(error))
         self._closed.set()
+        if self._due is not None:
+            self._due.cancel()
         if self._acknowledging is not None:
             self._acknowledging.cancel()  # It may wait for a connection that writes nothing any more.
 
