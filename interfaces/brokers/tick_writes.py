@@ -1,10 +1,11 @@
-"""Publishes and acknowledgements of one tick of the event loop as one write, for many times less than one by one.
+"""Publishes of one tick of the event loop as one write, and acknowledgements, for many times less than one by one.
 
 aiormq spends a lock, two futures and a system call on every publish, and a call on every acknowledgement. Here what a
-tick has to say goes out together, and the books in which aiormq finds confirms and returns are kept for it. Those books
-are attributes without an underscore, but not documented: all use of them is in this module, `can_write` looks whether
-they are as expected, and where they are not, whoever asks publishes by `basic_publish` and acknowledges by `basic_ack`
-(docs/decisions/0022). Used by the publisher and by the consumers' channels.
+tick has to say goes out together, and the books in which aiormq finds confirms and returns are kept for it; so do
+acknowledgements, whenever their channel wants. Those books are attributes without an underscore, but not documented:
+all use of them is in this module, `can_write` looks whether they are as expected, and where they are not, whoever asks
+publishes by `basic_publish` and acknowledges by `basic_ack` (docs/decisions/0022). Used by the publisher and by the
+consumers' channels.
 """
 
 import asyncio
