@@ -55,8 +55,8 @@ class Publisher:
         self._link = link
         self._telemetry = telemetry or Telemetry()
         self._timeout = timeout
-        self._lock = asyncio.Lock()
-        self._opening = 0
+        self._waiting = 0
+        self._opening: asyncio.Event | None = None
         self._current: _PublishingChannel | None = None
 
     async def publish(self, message: Outgoing) -> None:
@@ -81,23 +81,35 @@ class Publisher:
                 await close_channel(channel.raw)
 
     async def _get(self) -> _PublishingChannel:
-        if self._current is not None and not self._current.raw.is_closed and not self._opening:
-            return self._current
-        self._opening += 1  # Whoever comes later does not overtake those that wait here.
+        if self._waiting == 0 and (current := self._usable()) is not None:
+            return current
+        self._waiting += 1  # Whoever comes later does not overtake those that wait here.
         try:
-            return await self._opened()
+            if self._usable() is not None:
+                # One tick of the event loop, in which all before go on. Not a lock: it lets one go on in each tick,
+                # and while more come than that, all of them wait for one another for good.
+                await asyncio.sleep(0)
+            while (current := self._usable()) is None:
+                await (self._open() if self._opening is None else self._opening.wait())
+            return current
         finally:
-            self._opening -= 1
+            self._waiting -= 1
 
-    async def _opened(self) -> _PublishingChannel:
-        async with self._lock:
-            if self._current is None or self._current.raw.is_closed:
-                connection = await self._link.get()
-                await self._until_not_blocked(connection)
-                with amqp_errors("opening a channel to publish"):
-                    raw = await bounded(declare.raw_channel(connection, confirms=True), self._timeout)
-                    self._current = _PublishingChannel(raw, self._timeout, self._telemetry)
-            return self._current
+    def _usable(self) -> _PublishingChannel | None:
+        return None if self._current is None or self._current.raw.is_closed else self._current
+
+    async def _open(self) -> None:
+        """Open a channel. Where that fails, the first of those that wait for it tries again."""
+        self._opening = opening = asyncio.Event()
+        try:
+            connection = await self._link.get()
+            await self._until_not_blocked(connection)
+            with amqp_errors("opening a channel to publish"):
+                raw = await bounded(declare.raw_channel(connection, confirms=True), self._timeout)
+                self._current = _PublishingChannel(raw, self._timeout, self._telemetry)
+        finally:
+            self._opening = None
+            opening.set()
 
     async def _until_not_blocked(self, connection: AbstractConnection) -> None:
         """Return at once, but under an alarm of the broker, which reads nothing then from who has published.

@@ -11,9 +11,11 @@ from interfaces.brokers.rabbitmq import RabbitMQBroker
 from interfaces.errors import PublishTimeout, Unroutable
 from interfaces.topology import Topology
 from tests.conformance.broker_probes import Inbox, in_decimal
+from tests.integration.conftest import Report
 
 MESSAGES = 200
 PREFETCH = 50
+REPETITIONS = 10
 
 
 @pytest.fixture
@@ -98,3 +100,28 @@ async def test_a_publish_whose_confirm_does_not_come_in_time_fails_and_the_next_
 
 async def _lost(_: object) -> None:
     """A confirm that never comes."""
+
+
+async def test_those_who_waited_for_the_channel_go_on_together(
+    amqp_url: str, namespace: str, written: list[ChannelFrame], report: Report
+) -> None:
+    """One after the other they would be a convoy: whoever comes meanwhile goes to its end, so it lasts for good."""
+    broker = RabbitMQBroker(amqp_url)
+    await broker.open()
+    try:
+        topology = Topology(namespace, 1)
+        await broker.apply(topology)
+        queue = topology.shard_queue(0)
+        written.clear()
+
+        async def speak(speaker: int) -> None:
+            for number in range(REPETITIONS):
+                properties = Properties(message_id=f"{speaker}-{number}")
+                await broker.publish(Outgoing("", queue, b"%d" % speaker, properties))
+
+        await asyncio.gather(*(speak(speaker) for speaker in range(MESSAGES)))
+    finally:
+        await broker.close()
+    frames = sum(frame.drain_future is not None for frame in written)
+    report(f"{MESSAGES * REPETITIONS} publishes took {frames} writes")
+    assert frames < MESSAGES * REPETITIONS / 10
