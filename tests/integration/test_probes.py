@@ -181,7 +181,10 @@ async def test_the_file_of_a_supervisor_is_touched_while_all_its_processes_are_l
     os.utime(file, (0, 0))
     await until(lambda: file.stat().st_mtime > 0, two, "touched")
     os.kill(pid_of(two, 1), signal.SIGSTOP)
-    await until(lambda: time.time() - file.stat().st_mtime > STALE_SECONDS, two, "touched no more")
+    try:
+        await until(lambda: time.time() - file.stat().st_mtime > STALE_SECONDS, two, "touched no more")
+    finally:
+        os.kill(pid_of(two, 1), signal.SIGCONT)  # Stopped, it would outlive its supervisor.
 
 
 async def test_the_sockets_of_a_supervisor_are_gone_with_it(two: WorkerProcess) -> None:
