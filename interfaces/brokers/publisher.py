@@ -12,7 +12,7 @@ from interfaces.brokers.link import Link, close_channel
 from interfaces.brokers.mapping import amqp_errors
 from interfaces.brokers.properties import to_amqp
 from interfaces.brokers.tick_writes import TickPublishes, can_write
-from interfaces.errors import BrokerUnavailable, HeadersTooLarge, PublishTimeout, Unroutable
+from interfaces.errors import BrokerUnavailable, HeadersTooLarge, PublishTimeout, SwitchboardError, Unroutable
 from interfaces.telemetry import Telemetry
 
 MAX_PROPERTIES_BYTES = 131_072 - 64
@@ -48,6 +48,14 @@ class _PublishingChannel:
         )
 
 
+class _Opening:
+    """A channel that is being opened, and what stood in the way."""
+
+    def __init__(self) -> None:
+        self.over = asyncio.Event()
+        self.error: SwitchboardError | None = None
+
+
 class Publisher:
     """The publishing channel, replaced after a publish that the broker refused or whose outcome it did not tell."""
 
@@ -56,7 +64,7 @@ class Publisher:
         self._telemetry = telemetry or Telemetry()
         self._timeout = timeout
         self._waiting = 0
-        self._opening: asyncio.Event | None = None
+        self._opening: _Opening | None = None
         self._current: _PublishingChannel | None = None
 
     async def publish(self, message: Outgoing) -> None:
@@ -90,7 +98,7 @@ class Publisher:
                 # and while more come than that, all of them wait for one another for good.
                 await asyncio.sleep(0)
             while (current := self._usable()) is None:
-                await (self._open() if self._opening is None else self._opening.wait())
+                await self._opened()
             return current
         finally:
             self._waiting -= 1
@@ -98,18 +106,32 @@ class Publisher:
     def _usable(self) -> _PublishingChannel | None:
         return None if self._current is None or self._current.raw.is_closed else self._current
 
+    async def _opened(self) -> None:
+        """Open a channel, or wait for whoever does: all of them fail together, each with an error of its own.
+
+        Thousands may wait. One attempt after another, each with its time limit, would keep the last for hours.
+        """
+        if (opening := self._opening) is None:
+            await self._open()
+            return
+        await opening.over.wait()
+        if (error := opening.error) is not None:
+            raise type(error)(str(error)) from error
+
     async def _open(self) -> None:
-        """Open a channel. Where that fails, the first of those that wait for it tries again."""
-        self._opening = opening = asyncio.Event()
+        self._opening = opening = _Opening()
         try:
             connection = await self._link.get()
             await self._until_not_blocked(connection)
             with amqp_errors("opening a channel to publish"):
                 raw = await bounded(declare.raw_channel(connection, confirms=True), self._timeout)
                 self._current = _PublishingChannel(raw, self._timeout, self._telemetry)
-        finally:
+        except SwitchboardError as error:
+            opening.error = error
+            raise
+        finally:  # Where it was cancelled, the next one opens it.
             self._opening = None
-            opening.set()
+            opening.over.set()
 
     async def _until_not_blocked(self, connection: AbstractConnection) -> None:
         """Return at once, but under an alarm of the broker, which reads nothing then from who has published.

@@ -42,6 +42,12 @@ class MainInfo:
     framework_data: FrameworkData
 
     @classmethod
+    def new(cls) -> Self:
+        """That of a dialog that begins."""
+        now = time_ns()
+        return cls(0, now, now, {}, FrameworkData())
+
+    @classmethod
     def of(cls, info: ContextMainInfo) -> Self:
         """What Chatsky has in `info`."""
         return cls(info.current_turn_id, info.created_at, info.updated_at, info.misc, info.framework_data)
@@ -144,8 +150,7 @@ class Dialog:
 
     def main_record(self, version: int) -> bytes:
         """The main record with `version`. Raises `ValueError`, which names what is not JSON."""
-        now = time_ns()
-        info = self.info or MainInfo(0, now, now, {}, FrameworkData())
+        info = self.info or MainInfo.new()
         record = MainRecord.model_construct(
             layout=LAYOUT,
             created_at=info.created_at,

@@ -13,7 +13,6 @@ import chatsky.core.pipeline
 from chatsky import AbsoluteNodeLabel, Context, Message
 from chatsky.context_storages import DBContextStorage
 from chatsky.core.ctx_dict import ContextDict, LabelContextDict, MessageContextDict, _get_hash
-from chatsky.core.ctx_utils import FrameworkData
 from pydantic import PrivateAttr, TypeAdapter
 from pydantic_core import from_json, to_json
 
@@ -121,7 +120,7 @@ class _TurnTable(ContextDict):  # type: ignore[misc]  # Chatsky has no types
                 self._hashes[turn_id] = _get_hash(self._value_type.dump_json(value))
 
     def _hold_what_is_here(self, turn_id: int) -> None:
-        """Chatsky builds all items that came with the turn; most turns of a bot look at none but the last."""
+        """Build an item that came with the turn. Chatsky builds all of them at once; most bots look at the last alone."""
         if turn_id not in self._items:
             self._hold(self._storage.dialog.items_here(self._field_name, [turn_id]))
 
@@ -190,8 +189,7 @@ class TurnContext(Context):  # type: ignore[misc]
         tables = {table: await TurnMessages.of(storage, dialog, table) for table in ("requests", "responses")}
         if len(labels) == 0:  # A new dialog, or one that a handler has begun.
             labels[0] = start_label
-        now = time_ns()
-        info = dialog.info or MainInfo(0, now, now, {}, FrameworkData())
+        info = dialog.info or MainInfo.new()
         fields = {name: getattr(info, name) for name in _INFO}
         # Nothing in it comes from anywhere but here.
         context = cls.model_construct(id=id, labels=labels, **tables, **fields, origin_interface=None)
