@@ -34,8 +34,8 @@ CONSUMER = "requests"
 """Consumer tag; unique in its channel, which is all that is asked of one."""
 
 ACK_SECONDS = 0.01
-"""For so long acknowledgements gather: nearly all are one frame then, and one entry in the queue's replicated log, where
-those of a tick are many (docs/decisions/0022). No reply waits for it."""
+"""For so long acknowledgements gather: nearly all are one frame then, and one entry in the queue's replicated log,
+where those of a tick are many (docs/decisions/0022). No reply waits for it."""
 
 tolerant_decoding.install()
 quick_reading.install()
