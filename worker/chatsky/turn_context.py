@@ -120,7 +120,7 @@ class _TurnTable(ContextDict):  # type: ignore[misc]  # Chatsky has no types
                 self._hashes[turn_id] = _get_hash(self._value_type.dump_json(value))
 
     def _hold_what_is_here(self, turn_id: int) -> None:
-        """Build an item that came with the turn. Chatsky builds them all at once; most bots look at the last one alone."""
+        """Build an item that came with the turn. Chatsky builds all at once; most bots look at the last one alone."""
         if turn_id not in self._items:
             self._hold(self._storage.dialog.items_here(self._field_name, [turn_id]))
 
