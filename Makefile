@@ -16,7 +16,8 @@ demo: $(ENV) ## start the embedded worker with an example bot, show real dialogs
 
 .PHONY: test
 test: $(ENV) ## the tests, with servers from the environment, containers or local processes
-	$(PYTHON) -m pytest tests -q -m "not long" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(PYTHON) -m pytest tests -q -m "not long" --numprocesses 2 --max-worker-restart 0 --dist loadfile \
+		--no-loadscope-reorder
 
 .PHONY: test-long
 test-long: $(ENV) ## further cases of the longest tests

@@ -23,7 +23,7 @@ MIB = 1024 * 1024
 MEMORY_LIMIT = 150 * MIB
 
 
-@pytest.mark.parametrize(("count", "size"), [(10, 20 * MIB), (200, MIB)])
+@pytest.mark.parametrize(("count", "size"), [(10, 20 * MIB), pytest.param(200, MIB, marks=pytest.mark.long)])
 def test_two_hundred_mebibytes_of_attachments_take_less_than_150_of_memory(
     tmp_path: Path, count: int, size: int
 ) -> None:

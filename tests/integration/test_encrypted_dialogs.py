@@ -109,7 +109,10 @@ async def test_what_is_looked_for_would_be_found_in_plain(
 
 @pytest.mark.parametrize(
     "steps",
-    [["", f"plain,{K1}", f"{K1},plain", K1], [K1, f"{K1},{K2}", f"{K2},{K1}", K2]],
+    [
+        pytest.param(["", f"plain,{K1}", f"{K1},plain", K1], marks=pytest.mark.long),
+        [K1, f"{K1},{K2}", f"{K2},{K1}", K2],
+    ],
     ids=["beginning", "rotation"],
 )
 async def test_keys_change_step_by_step_with_workers_and_clients_a_step_apart(

@@ -30,6 +30,8 @@ from worker.stores.redis import RedisStore
 
 BOTS = {"handler": "tests.bots.counting:answer", "pipeline": "tests.bots.chatsky_counting:pipeline"}
 GOOD_EVERY = 20
+SECONDS = 90
+"""For hundreds of turns, and connections that RabbitMQ ends in between."""
 CORPUS = load_corpus()
 ARRIVING = [hostile for hostile in CORPUS if hostile.broker is None]
 PASSED_ON = [hostile for hostile in ARRIVING if hostile.passes_the_decoder]
@@ -39,7 +41,7 @@ LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ +[\w.]+: |    ")
 """How a line of the log begins: as a record, or as a part of a traceback."""
 
 
-@pytest.fixture(params=BOTS.values(), ids=list(BOTS))
+@pytest.fixture(params=[pytest.param(BOTS["handler"], marks=pytest.mark.long), BOTS["pipeline"]], ids=list(BOTS))
 async def worker(
     request: pytest.FixtureRequest, processes: list[WorkerProcess], worker_settings: dict[str, str], topology: Topology
 ) -> WorkerProcess:
@@ -97,7 +99,7 @@ async def publish_all(
     asked: list[asyncio.Task[Reply]] = []
     for number, hostile in enumerate(CORPUS):
         if number % GOOD_EVERY == 0:
-            asked.append(asyncio.create_task(client.ask("hello", NEIGHBOUR)))
+            asked.append(asyncio.create_task(client.ask("hello", NEIGHBOUR, timeout=SECONDS)))
             await asyncio.sleep(0)
         if hostile.broker == "refused":
             async with open_wire(amqp_url) as refusing:
@@ -204,7 +206,9 @@ def assert_replies(replies: Sequence[Seen], senders: Mapping[str, HostileInput])
 
 async def assert_every_dialog_goes_on(client: BrokerClient, store: RedisStore) -> None:
     """What was passed on is one turn of its dialog, or none where it was refused after all; the next is answered."""
-    replies = await asyncio.gather(*(client.ask("still here", hostile.ctx_id) for hostile in PASSED_ON))
+    replies = await asyncio.gather(
+        *(client.ask("still here", hostile.ctx_id, timeout=SECONDS) for hostile in PASSED_ON)
+    )
     for hostile, reply in zip(PASSED_ON, replies, strict=True):
         assert reply.error is None, (hostile.name, reply.error)
         assert reply.turn == (2 if hostile.is_answered else 1), hostile.name

@@ -97,7 +97,10 @@ async def test_links_cut_in_the_middle_of_turns_lose_and_double_nothing(
     assert {len(different) for different in bodies.values()} == {1}
 
 
-@pytest.mark.parametrize("which", ["consuming", "publishing", "both"])
+@pytest.mark.parametrize(
+    "which",
+    [pytest.param("consuming", marks=pytest.mark.long), pytest.param("publishing", marks=pytest.mark.long), "both"],
+)
 async def test_a_half_open_link_is_given_up_within_the_heartbeat_bound(
     which: str,
     amqp_url: str,

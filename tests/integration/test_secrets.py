@@ -78,7 +78,9 @@ def places() -> Iterator[Places]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("where", ["right", "wrong", "away"])
+@pytest.mark.parametrize(
+    "where", ["right", pytest.param("wrong", marks=pytest.mark.long), pytest.param("away", marks=pytest.mark.long)]
+)
 def test_no_command_shows_a_password(places: Places, where: str) -> None:
     settings = places.settings(where)
     codes = {}

@@ -4,7 +4,6 @@ import re
 
 import pytest
 from pamqp import commands
-from redis.asyncio import Redis
 
 from interfaces.client import BrokerClient
 from interfaces.topology import Topology
@@ -12,9 +11,11 @@ from tests.conformance.broker_probes import eventually
 from tests.integration.conftest import StartWorker
 from tests.integration.wire import Wire
 from tests.services.command import run_command
+from worker.stores.redis import RedisStore
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b31m\x85\r\x08"
 CTX_ID = f"ada{EVIL}"
+SECONDS = 180
 STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 COMMANDS = [
@@ -30,12 +31,12 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(SECONDS)
 async def test_no_command_prints_what_steers_a_terminal(
     topology: Topology,
     client: BrokerClient,
     wire: Wire,
-    redis_url: str,
+    store: RedisStore,
     start_worker: StartWorker,
     worker_settings: dict[str, str],
 ) -> None:
@@ -52,9 +53,8 @@ async def test_no_command_prints_what_steers_a_terminal(
         return await wire.count(topology.dead) == 1
 
     await eventually(is_dead, "the stranger's request is a dead letter")
-    async with Redis.from_url(redis_url) as redis:
-        members = await redis.hgetall(f"{topology.namespace}:workers")
-        await redis.hset(f"{topology.namespace}:workers", f"forged{EVIL}", next(iter(members.values())))
+    [said] = (await store.living()).values()
+    await store.announce(f"forged{EVIL}", said, lives_for=SECONDS)
 
     shown = ""
     for command in COMMANDS:
@@ -64,4 +64,4 @@ async def test_no_command_prints_what_steers_a_terminal(
         shown += ran.stdout
     assert STEERING.search(worker.log) is None
     # Otherwise nothing of it was there to be shown.
-    assert all(word in shown for word in ("ada", "red", "stranger", "forged"))
+    assert [word for word in ("ada", "red", "stranger", "forged") if word not in shown] == []
