@@ -215,15 +215,16 @@ def _refuse_unwritable(body: dict[str, Any], limits: Limits) -> None:
     while level:
         if depth > limits.depth:
             raise RequestRejected(Reason.TOO_DEEP, f"the body is nested deeper than {limits.depth} levels")
-        nodes += sum(len(value) for value in level)
+        for value in level:
+            nodes += len(value)
         if nodes > limits.nodes:
             raise RequestRejected(Reason.TOO_MANY_VALUES, f"the body has more than {limits.nodes} values")
         below: list[Any] = []
         for value in level:
-            for item in value.values() if isinstance(value, dict) else value:
-                if isinstance(item, dict | list):
+            for item in value.values() if type(value) is dict else value:
+                if type(item) is dict or type(item) is list:
                     below.append(item)
-                elif isinstance(item, float) and not math.isfinite(item):
+                elif type(item) is float and not math.isfinite(item):
                     # The parser refuses the names of such numbers, and reads 1e999 as one.
                     raise RequestRejected(Reason.BAD_JSON, "a number in the body is too large")
         level, depth = below, depth + 1

@@ -117,12 +117,14 @@ def message_json(message: Message) -> dict[str, Any]:
 
     One that is only text, as most are, is written without pydantic, which takes four times as long.
     """
-    fields = message.__dict__
-    is_only_text = type(message) is Message and not message.__pydantic_extra__ and type(fields["text"]) is str
-    if is_only_text and not any(fields[name] is not None for name in BESIDE_TEXT):
-        return {"text": fields["text"]}
+    if type(message) is Message and type(message.text) is str and has_text_at_most(message):
+        return {"text": message.text}
     return message.model_dump(mode="json")
 
 
-BESIDE_TEXT = tuple(name for name in Message.model_fields if name != "text")
-"""What a message may have beside its text."""
+_EMPTY = dict[str, None].fromkeys(Message.model_fields)
+
+
+def has_text_at_most(message: Message) -> bool:
+    """Whether nothing is in `message` beside its text."""
+    return not message.__pydantic_extra__ and {**message.__dict__, "text": None} == _EMPTY

@@ -14,7 +14,7 @@ from time import monotonic, time
 from interfaces.brokers import Channel, Delivery
 from interfaces.envelope import Request
 from interfaces.errors import MisuseError
-from interfaces.messages import BESIDE_TEXT
+from interfaces.messages import has_text_at_most
 from interfaces.telemetry import Telemetry
 
 OVERHEAD = 2048
@@ -151,8 +151,7 @@ class Taken:
 def _is_small(request: Request) -> bool:
     if len(request.delivery.body) > MAX_SMALL or request.update_ctx_misc is not None or request.opened is not None:
         return False
-    fields = request.message.__dict__
-    return not request.message.__pydantic_extra__ and all(fields[name] is None for name in BESIDE_TEXT)
+    return has_text_at_most(request.message)
 
 
 def _size(delivery: Delivery) -> int:

@@ -48,6 +48,8 @@ class RabbitMQChannel:
         self.queue = queue
         self.has_begun = False
         """Set once the broker has taken the consumer; a channel that it closes before is told by the attempt."""
+        self.is_open = True
+        """Whether acks still reach the broker. No property, as every turn asks for it many times."""
         self._channel = channel
         self._can_write = can_write(channel)
         self._prefetch = prefetch
@@ -61,11 +63,6 @@ class RabbitMQChannel:
         channel.closing.add_done_callback(self._on_closed)
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
         self._cancelled: asyncio.Task[None] | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether acks still reach the broker."""
-        return not self._closed.is_set()
 
     @property
     def unsettled(self) -> Mapping[int, float]:
@@ -104,7 +101,7 @@ class RabbitMQChannel:
 
     async def close(self) -> None:
         """Close the channel, which returns its unacknowledged deliveries to the head of the queue."""
-        self._closed.set()
+        self._note_closed()
         try:
             with suppress(TimeoutError):
                 await bounded(self._all_acknowledged(), CLOSE_SECONDS)
@@ -137,11 +134,15 @@ class RabbitMQChannel:
         # Only what the broker says of this channel: a lost connection closes all, and is told by who makes it anew.
         if isinstance(error, ChannelClosed) and self.has_begun and self.is_open:
             logger.warning("the broker closed the channel that consumes %s: %s", self.queue, describe(error))
-        self._closed.set()
+        self._note_closed()
         if self._due is not None:
             self._due.cancel()
         if self._acknowledging is not None:
             self._acknowledging.cancel()  # It may wait for a connection that writes nothing any more.
+
+    def _note_closed(self) -> None:
+        self.is_open = False
+        self._closed.set()
 
     def _on_cancelled_by_broker(self, _: commands.Basic.Cancel) -> None:
         # The queue was deleted or lost its leader. The channel stays open without a consumer: close it, so that
