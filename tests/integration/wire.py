@@ -3,6 +3,7 @@
 Nothing here is the product's own code: replies that are repeated stay visible, absent properties stay absent.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 import aiormq
 from aiormq.abc import AbstractChannel
 from pamqp import commands
+
+CLOSE_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +64,5 @@ async def open_wire(url: str) -> AsyncIterator[Wire]:
     try:
         yield Wire(await connection.channel(publisher_confirms=True))
     finally:
-        await connection.close()
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await connection.close()

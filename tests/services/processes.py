@@ -95,7 +95,8 @@ class WorkerProcess:
         """End it, whatever it does, if it still runs."""
         if self.is_running:
             self._process.kill()
-        await self.ended()
+        async with asyncio.timeout(STOP_SECONDS):  # Its log is open for as long as anything that it started lives.
+            await self.ended()
 
     async def _read(self) -> None:
         assert self._process.stderr is not None
