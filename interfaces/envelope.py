@@ -212,6 +212,7 @@ def _refuse_unwritable(body: dict[str, Any], limits: Limits) -> None:
     """Refuse what has too many values, and what could not be written again: a bot would be blamed after its turn."""
     level: list[Any] = [body]
     depth = nodes = 0
+    # By `type`, which is faster than `isinstance`: what the parser makes is of these classes and of none below them.
     while level:
         if depth > limits.depth:
             raise RequestRejected(Reason.TOO_DEEP, f"the body is nested deeper than {limits.depth} levels")

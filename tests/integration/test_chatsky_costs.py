@@ -3,9 +3,7 @@
 Counted and not timed, so that a busy machine changes nothing; `make chatsky-comparison` measures the time.
 """
 
-import sys
 from collections.abc import Mapping
-from typing import Any
 
 import pytest
 
@@ -15,6 +13,7 @@ from interfaces.messages import Message
 from interfaces.topology import Topology
 from tests.integration.conftest import Report
 from tests.integration.redis_probes import calls_since, command_calls, opened, proxied
+from tests.services.call_count import counting_calls
 from tests.unit.deliveries import StubChannel
 from worker.apps import load_app
 from worker.settings import Settings
@@ -58,18 +57,9 @@ class Dialog:
 
     async def calls(self) -> int:
         """Run the next turn; the functions it calls, those written in C included."""
-        calls = 0
-
-        def count(_frame: Any, event: str, _argument: Any) -> None:
-            nonlocal calls
-            calls += event in ("call", "c_call")
-
-        sys.setprofile(count)
-        try:
+        with counting_calls() as calls:
             await self.turn()
-        finally:
-            sys.setprofile(None)
-        return calls
+        return calls.number
 
 
 @pytest.mark.parametrize(

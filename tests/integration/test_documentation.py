@@ -86,16 +86,10 @@ def run(script: str, directory: Path, environ: Mapping[str, str]) -> int:
             shell.wait()
 
 
-FIRST = [ROOT / "README.md", ROOT / "docs" / "quick-start.md"]
-"""What everybody types; the other pages are run by `make test-long`."""
-WITH_BLOCKS = [
-    pytest.param(page, id=str(page.relative_to(ROOT)), marks=() if page in FIRST else pytest.mark.long)
-    for page in PAGES
-    if blocks_of(page)
-]
+WITH_BLOCKS = [page for page in PAGES if blocks_of(page)]
 
 
-@pytest.mark.parametrize("page", WITH_BLOCKS)
+@pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_tells_its_reader_to_type_works(
     page: Path, directory: Path, reader: Servers, report: Report
 ) -> None:

@@ -5,7 +5,6 @@ time is measured by `make bench-compare`. A batch's calls are shared by its turn
 """
 
 import asyncio
-import sys
 import uuid
 from typing import Any
 
@@ -23,6 +22,7 @@ from tests.conformance.store_probes import delete_namespace
 from tests.integration.conftest import SHARDS, Report
 from tests.integration.faults import running, worker_settings
 from tests.integration.wire import open_wire
+from tests.services.call_count import counting_calls
 from worker.running import Worker
 
 WARM, MEASURED, CONTEXTS = 200, 800, 100
@@ -84,17 +84,8 @@ async def publish(count: int, amqp_url: str, topology: Topology, reply_queue: st
 
 async def counted(worker: Worker, turns: int) -> int:
     """The calls until the worker has settled so many requests."""
-    calls = 0
-
-    def count(_frame: Any, event: str, _argument: Any) -> None:
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    sys.setprofile(count)
-    try:
+    with counting_calls() as calls:
         async with running(worker), asyncio.timeout(SECONDS):
             while sum(worker.telemetry.metrics.turns_total.values()) < turns:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.1)
-            return calls
-    finally:
-        sys.setprofile(None)
+            return calls.number  # How it stops, by chance in the middle of a heartbeat or not, is no part of a turn.
