@@ -84,7 +84,7 @@ async def found(
 
 @pytest.mark.timeout(300)
 async def test_a_flood_of_one_context_gets_few_turns_while_the_others_are_answered(found: Found) -> None:
-    assert found.waiting > FLOOD / 4 + OTHERS / 2, "the flood was nearly over before the others began: it proves nothing"
+    assert found.waiting > FLOOD / 4 + OTHERS / 2, "the flood was nearly over when the others began: it proves nothing"
     assert found.waiting - found.left < OTHERS / 2
 
 
