@@ -1,27 +1,28 @@
 """Messages handed to their consumer as soon as their last frame is read, past aiormq's queue of frames.
 
 aiormq puts each of a message's three frames into a queue of its channel, from which another task takes them, to make
-another one for each message. Here something stands before that queue which keeps the frames of one consumer's messages
-and lets all others through. Nothing is overtaken that matters: after a channel or its consumer is closed nothing comes
-for it any more. Where the library looks different nothing is done (docs/decisions/0022). Used by the RabbitMQ broker.
+another one for each message. Here something stands before that queue which takes one consumer's messages, whole from
+`quick_reading` or in their frames, and lets everything else through. Nothing is overtaken that matters: after a channel
+or its consumer is closed nothing comes for it any more. Where the library looks different nothing is done
+(docs/decisions/0022). Used by the RabbitMQ broker.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from pamqp import commands
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-AT_A_TIME: Final = 32
-"""Messages after which others have their turn: what is in the socket's buffer is read without a wait in between."""
+from interfaces.brokers.quick_reading import AT_A_TIME, Messages
+from interfaces.brokers.whole_messages import Parts, parts_of
 
 _Item = tuple[int, Any]
 
 
-def deliver_directly(channel: AbstractChannel, consumer_tag: str, deliver: Callable[[DeliveredMessage], None]) -> bool:
+def deliver_directly(channel: AbstractChannel, consumer_tag: str, deliver: Callable[[Parts], None]) -> bool:
     """Have what comes for a consumer handed to `deliver`, which must not raise. False where that cannot be arranged."""
     with_frames: Any = channel
     queue = getattr(channel, "frames", None)
@@ -39,7 +40,7 @@ class _Before:
         queue: "asyncio.Queue[_Item]",
         channel: AbstractChannel,
         consumer_tag: str,
-        deliver: Callable[[DeliveredMessage], None],
+        deliver: Callable[[Parts], None],
     ) -> None:
         self._queue = queue
         self._channel = channel
@@ -55,7 +56,11 @@ class _Before:
     async def put(self, item: _Item) -> None:
         """Take a frame."""
         frame = item[1]
-        if self._kept:
+        if type(frame) is Messages:
+            for message in frame:
+                self._deliver(message)
+            await self._pause(len(frame))
+        elif self._kept:
             await self._go_on(item)
         elif type(frame) is commands.Basic.Deliver and frame.consumer_tag == self._tag:
             self._kept.append(item)
@@ -79,7 +84,11 @@ class _Before:
         self._kept = []
         (_, delivery), (_, header), *parts = kept
         body = parts[0][1].value if len(parts) == 1 else b"".join(part.value for _, part in parts)
-        self._deliver(DeliveredMessage(delivery=delivery, header=header, body=body, channel=self._channel))
-        self._delivered += 1
-        if self._delivered % AT_A_TIME == 0:
+        self._deliver(parts_of(DeliveredMessage(delivery=delivery, header=header, body=body, channel=self._channel)))
+        await self._pause(1)
+
+    async def _pause(self, delivered: int) -> None:
+        self._delivered += delivered
+        if self._delivered >= AT_A_TIME:
+            self._delivered = 0
             await asyncio.sleep(0)

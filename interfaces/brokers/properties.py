@@ -85,10 +85,14 @@ _LONGEST: Final = 255
 def from_amqp(properties: commands.Basic.Properties) -> tuple[Properties, int]:
     """Properties as they were published, and how often the message was delivered before."""
     known = Properties(*_all(properties))
-    headers = known.headers
-    count = 0
+    return known, without_delivery_count(known)
+
+
+def without_delivery_count(properties: Properties) -> int:
+    """Take out what a quorum queue adds to what it delivers again, and say how often that was."""
+    headers = properties.headers
     # A publisher may send a header of this name too; the broker replaces it only on what it delivers again.
-    if headers is not None and type(headers.get(DELIVERY_COUNT)) is int:
-        count = headers[DELIVERY_COUNT]
-        known.headers = {key: value for key, value in headers.items() if key != DELIVERY_COUNT} or None
-    return known, count
+    if headers is None or type(count := headers.get(DELIVERY_COUNT)) is not int:
+        return 0
+    properties.headers = {key: value for key, value in headers.items() if key != DELIVERY_COUNT} or None
+    return count

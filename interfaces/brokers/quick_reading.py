@@ -1,122 +1,120 @@
 """Reads what comes on an open connection with less ceremony than aiormq and pamqp do.
 
-aiormq reads each frame in three pieces under a lock, and pamqp looks up the type of every field of every frame. Here
-the one method that reads frames is replaced, when the RabbitMQ broker is imported: the handshake, the end of the
-stream, and every frame but a delivery and a header with the usual properties still go the library's way. Where the
-library looks different, nothing is replaced (docs/decisions/0022).
+aiormq reads each frame in three pieces under a lock. Here its receiver of frames is replaced, when the RabbitMQ broker
+is imported, by one that takes what the socket has given, and of that as many whole messages to a consumer of ours at
+once as follow each other. The handshake and every other frame still go the library's way. Where the library looks
+different, nothing is replaced (docs/decisions/0022).
 """
 
 from asyncio import IncompleteReadError
-from struct import Struct
-from struct import error as StructError  # noqa: N812 - it is a class
 from typing import Any, Final
+from uuid import uuid4
 
 from aiormq import connection
 from aiormq.exceptions import AMQPConnectionError, InvalidFrameError
-from pamqp import commands, constants, decode, frame
+from pamqp import constants, frame
 from pamqp.exceptions import PAMQPException
-from pamqp.header import ContentHeader
 
-from interfaces.brokers.properties import CONTENT_HEADER, FRAME
-from interfaces.brokers.tolerant_decoding import short_string
+from interfaces.brokers.properties import FRAME
+from interfaces.brokers.whole_messages import Parts, deliver_start, read_message
 
-_TAG: Final = Struct(">QB")
-_DELIVER: Final = commands.Basic.Deliver
-_PROPERTIES: Final = commands.Basic.Properties
+CONSUMER: Final = f"requests.{uuid4().hex[:8]}"
+"""Consumer tag of those who take whole messages. Nobody else in this process has it, who reads by aiormq as well."""
 
-_original: Any = None
+AT_A_TIME: Final = 32
+"""Messages after which others have their turn: what is in the socket's buffer is read without a wait in between."""
 
+CHUNK: Final = 128 * 1024
+"""Bytes taken from the stream at once, which is what asyncio holds of it at most."""
 
-def decoded(data: bytes) -> Any:
-    """What `pamqp.frame.unmarshal` gives for a whole frame."""
-    kind, channel, size = FRAME.unpack_from(data)
-    found: Any = None
-    if len(data) == size + 8 and data[-1] == constants.FRAME_END:
-        if kind == constants.FRAME_METHOD and data[7:11] == _DELIVER_INDEX:
-            found = _delivery(data)
-        elif kind == constants.FRAME_HEADER:
-            found = _header(data)
-    return frame.unmarshal(data) if found is None else (len(data), channel, found)
+_OURS: Final = deliver_start(CONSUMER)
 
 
-_DELIVER_INDEX: Final = Struct(">I").pack(_DELIVER.index)
-_USUAL: Final = {
-    name: _PROPERTIES.flags[name]
-    for name in ("content_type", "delivery_mode", "correlation_id", "reply_to", "message_id", "timestamp")
-}
-"""Flags of the properties that requests and replies have, in the order in which AMQP writes them."""
-_UNUSUAL: Final = ~sum(_USUAL.values())
+class Messages(list[Parts]):
+    """Whole messages that follow each other on a channel, in the place of a frame."""
 
 
-def _header(data: bytes) -> ContentHeader | None:
-    """A whole frame's header; `None` where it has other properties, or parts that are not exactly as long as it."""
-    try:
-        class_id, weight, body_size, flags = CONTENT_HEADER.unpack_from(data, 7)
-        if flags & _UNUSUAL:
-            return None
-        properties, place = _PROPERTIES(), 7 + CONTENT_HEADER.size
-        value: Any
-        for name, flag in _USUAL.items():
-            if not flags & flag:
-                continue
-            if name == "delivery_mode":
-                length, value = 1, data[place]
-            elif name == "timestamp":
-                length, value = decode.METHODS[name](data[place : place + 8])
-            else:
-                length, value = short_string(data[place : place + 256])
-            setattr(properties, name, value)
-            place += length
-    except (StructError, IndexError):
-        return None
-    if place != len(data) - 1:
-        return None
-    header = ContentHeader(weight, body_size, properties)
-    header.class_id = class_id
-    return header
+_Library: Any = getattr(connection, "FrameReceiver", object)
 
 
-def _delivery(data: bytes) -> commands.Basic.Deliver | None:
-    """A whole frame's delivery; `None` where its parts are not exactly as long as it."""
-    delivery = _DELIVER()
-    try:
-        length, delivery.consumer_tag = short_string(data[11:267])
-        place = 11 + length
-        delivery.delivery_tag, bits = _TAG.unpack_from(data, place)
-        delivery.redelivered = bool(bits & 1)
-        place += _TAG.size
-        length, delivery.exchange = short_string(data[place : place + 256])
-        place += length
-        length, delivery.routing_key = short_string(data[place : place + 256])
-    except (StructError, IndexError):
-        return None
-    return delivery if place + length == len(data) - 1 else None
+class QuickReceiver(_Library):  # type: ignore[misc]  # which is a class of aiormq's, or nothing that is ever made
+    """Gives frames to aiormq's reader, and `Messages` to the channels of our own consumers."""
 
+    def __init__(self, reader: Any) -> None:
+        super().__init__(reader)
+        self._data = b""
+        self._place = 0
+        """Of the first byte of `_data` that was not given out."""
 
-async def _get_frame(receiver: Any) -> Any:
-    if not receiver.started or receiver.reader.at_eof():
+    async def get_frame(self) -> Any:
+        """The next frame, with its size and channel."""
+        if not self.started:
+            return await self._first_frame()
+        while True:
+            found, needed = self._next()
+            if found is not None:
+                return found
+            await self._read_on(needed)
+
+    __anext__ = get_frame
+
+    async def _first_frame(self) -> Any:
         try:
-            return await _original(receiver)
+            return await super().get_frame()
         except StopAsyncIteration as error:
-            if receiver.started:
-                raise  # which ends the loop that asks for frames
             # The handshake lets it through as it is. Seen on uvloop, which tells of the end before the first read.
             raise AMQPConnectionError("the server closed the connection before it said anything") from error
+
+    def _next(self) -> tuple[Any, int]:
+        """What can be given out now, or nothing and how far the data must reach."""
+        data, start = self._data, self._place
+        messages, number, needed = Messages(), 0, 0
+        while len(messages) < AT_A_TIME:
+            if len(data) < (needed := start + FRAME.size):
+                break
+            kind, channel, length = FRAME.unpack_from(data, start)
+            if len(data) < (needed := needed + length + 1):
+                break
+            if kind == constants.FRAME_METHOD and data.startswith(_OURS, start + FRAME.size):
+                if messages and channel != number:
+                    break
+                parts, end = read_message(data, start + FRAME.size + len(_OURS), needed, channel)
+                if parts is not None:
+                    messages.append(parts)
+                    start, number = end, channel
+                    continue
+                if end:
+                    needed = end
+                    break
+            if not messages:
+                self._place = needed
+                return _frame(data[start:needed]), 0
+            break
+        self._place = start
+        return ((0, number, messages), 0) if messages else (None, needed)
+
+    async def _read_on(self, needed: int) -> None:
+        rest = self._data[self._place :]
+        missing = needed - len(self._data)
+        try:
+            more = await (self.reader.read(CHUNK) if missing < CHUNK else self.reader.readexactly(missing))
+        except (IncompleteReadError, OSError) as error:
+            raise AMQPConnectionError(f"the connection to the server was lost: {error!r}") from error
+        if not more and not rest:
+            raise StopAsyncIteration  # As the library has it at the end: its loop over frames ends.
+        if not more:
+            raise AMQPConnectionError("the connection to the server was lost in the middle of a frame")
+        self._data, self._place = rest + more, 0
+
+
+def _frame(data: bytes) -> Any:
     try:
-        head = await receiver.reader.readexactly(FRAME.size)
-        data = head + await receiver.reader.readexactly(FRAME.unpack(head)[2] + 1)
-    except (IncompleteReadError, OSError) as error:
-        raise AMQPConnectionError(f"the connection to the server was lost: {error!r}") from error
-    try:
-        return decoded(data)
+        return frame.unmarshal(data)
     except PAMQPException as error:
         raise InvalidFrameError(str(error)) from error
 
 
 def install() -> None:
-    """Replace the reader's method. May be repeated."""
-    global _original  # noqa: PLW0603 - the library's own, which stays in use
-    receiver: Any = getattr(connection, "FrameReceiver", None)
-    if _original is None and hasattr(receiver, "get_frame"):
-        _original = receiver.get_frame
-        receiver.get_frame = _get_frame
+    """Replace the library's receiver of frames. May be repeated."""
+    if hasattr(_Library, "get_frame"):
+        connection.FrameReceiver = QuickReceiver  # type: ignore[misc]  # which is one

@@ -21,17 +21,15 @@ from interfaces.brokers.bounded import bounded
 from interfaces.brokers.direct_delivery import deliver_directly
 from interfaces.brokers.link import CLOSE_SECONDS, Link, close_channel
 from interfaces.brokers.mapping import CONNECTION_LOST, amqp_errors, describe
-from interfaces.brokers.properties import from_amqp
 from interfaces.brokers.publisher import Publisher
+from interfaces.brokers.quick_reading import CONSUMER
 from interfaces.brokers.tick_writes import acknowledge, can_write
+from interfaces.brokers.whole_messages import Parts, parts_of
 from interfaces.errors import BrokerRefused, BrokerUnavailable
 from interfaces.telemetry import Telemetry
 from interfaces.topology import GENERATIONS_AHEAD, Topology, reply_queue_arguments
 
 logger = logging.getLogger(__name__)
-
-CONSUMER = "requests"
-"""Consumer tag; unique in its channel, which is all that is asked of one."""
 
 ACK_SECONDS = 0.01
 """For so long acknowledgements gather: nearly all are one frame then, and one entry in the queue's replicated log,
@@ -123,9 +121,9 @@ class RabbitMQChannel:
                 else:
                     await self._channel.basic_ack(self._settled.pop(0), wait=False)
 
-    def delivered(self, message: DeliveredMessage) -> Delivery:
-        """Note and translate what the broker delivers."""
-        delivery = _delivery(message, self)
+    def delivered(self, parts: Parts) -> Delivery:
+        """Note what the broker delivers."""
+        delivery = Delivery(*parts, self)
         self._unsettled[delivery.tag] = self._loop.time()
         return delivery
 
@@ -227,18 +225,21 @@ class RabbitMQBroker:
                 # Left open by a caller that was cancelled, it would keep what it gets and the queue's one active place.
                 undoing.push_async_callback(channel.close)
 
-                def take(message: DeliveredMessage) -> None:
-                    deliver(channel.delivered(message))
+                def take(parts: Parts) -> None:
+                    deliver(channel.delivered(parts))
 
                 async def take_in_a_task(message: DeliveredMessage) -> None:
-                    take(message)
+                    take(parts_of(message))
 
                 is_direct = deliver_directly(raw, CONSUMER, take)
                 await raw.basic_qos(prefetch_count=prefetch)
                 if lock is not None:
                     await raw.queue_declare(lock, exclusive=True, auto_delete=True)
                     await raw.basic_consume(lock, _ignore)
-                await raw.basic_consume(queue, _ignore if is_direct else take_in_a_task, consumer_tag=CONSUMER)
+                if is_direct:
+                    await raw.basic_consume(queue, _ignore, consumer_tag=CONSUMER)
+                else:
+                    await raw.basic_consume(queue, take_in_a_task)
             channel.has_begun = True
             undoing.pop_all()
         return channel
@@ -269,17 +270,3 @@ class RabbitMQBroker:
 
 async def _ignore(message: DeliveredMessage) -> None:
     """Nobody has anything to say to a lock."""
-
-
-def _delivery(message: DeliveredMessage, channel: RabbitMQChannel) -> Delivery:
-    properties, delivery_count = from_amqp(message.header.properties)
-    return Delivery(
-        body=message.body,
-        properties=properties,
-        exchange=message.exchange or "",
-        routing_key=message.routing_key or "",
-        redelivered=bool(message.redelivered),
-        delivery_count=delivery_count,
-        tag=message.delivery_tag or 0,
-        channel=channel,
-    )

@@ -5,12 +5,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from aiormq.abc import DeliveredMessage
 from pamqp import commands
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from interfaces.brokers.direct_delivery import AT_A_TIME, deliver_directly
+from interfaces.brokers import Properties
+from interfaces.brokers.direct_delivery import deliver_directly
+from interfaces.brokers.quick_reading import AT_A_TIME, Messages
+from interfaces.brokers.whole_messages import Parts
 
 
 class Bench:
@@ -19,7 +21,7 @@ class Bench:
     def __init__(self) -> None:
         self.queue: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
         self.channel = cast("Any", SimpleNamespace(frames=self.queue))
-        self.delivered: list[DeliveredMessage] = []
+        self.delivered: list[Parts] = []
         assert deliver_directly(self.channel, "ours", self.delivered.append)
 
     async def put(self, *frames: Any) -> None:
@@ -34,8 +36,12 @@ class Bench:
         return frames
 
 
-def tags(bench: Bench) -> list[Any]:
-    return [getattr(delivered.delivery, "delivery_tag", None) for delivered in bench.delivered]
+def bodies(bench: Bench) -> list[bytes]:
+    return [parts[0] for parts in bench.delivered]
+
+
+def whole(body: bytes, tag: int = 1) -> Parts:
+    return body, Properties(message_id=str(tag)), "", "", False, 0, tag
 
 
 def message(*parts: bytes, tag: int = 1, consumer: str = "ours") -> list[Any]:
@@ -50,9 +56,14 @@ async def test_a_message_is_delivered_with_its_last_frame_and_not_before(parts: 
     await bench.put(*frames)
     assert bench.delivered == []
     await bench.put(last)
-    [delivered] = bench.delivered
-    assert (delivered.body, tags(bench), delivered.channel) == (b"".join(parts), [7], bench.channel)
-    assert delivered.header.properties.message_id == "7"
+    assert bench.delivered == [whole(b"".join(parts), tag=7)]
+    assert await bench.queued() == []
+
+
+async def test_whole_messages_are_delivered_in_their_place() -> None:
+    bench = Bench()
+    await bench.put(*message(b"1"), Messages([whole(b"2"), whole(b"3")]), *message(b"4"))
+    assert bodies(bench) == [b"1", b"2", b"3", b"4"]
     assert await bench.queued() == []
 
 
@@ -61,7 +72,7 @@ async def test_everything_else_goes_the_librarys_way_in_order() -> None:
     before, others, after = commands.Basic.Ack(1), message(b"x", consumer="lock"), commands.Channel.Close()
     await bench.put(before, *others, *message(b"y"), after)
     assert await bench.queued() == [before, *others, after]
-    assert [delivered.body for delivered in bench.delivered] == [b"y"]
+    assert bodies(bench) == [b"y"]
 
 
 @pytest.mark.parametrize("good", [1, 2, 3], ids=["no header", "no body", "not the rest of the body"])
@@ -71,10 +82,11 @@ async def test_frames_that_do_not_follow_each_other_are_the_librarys_to_refuse(g
     await bench.put(*frames, wrong)
     assert await bench.queued() == [*frames, wrong]
     await bench.put(*message(b"next"))
-    assert [delivered.body for delivered in bench.delivered] == [b"next"]
+    assert bodies(bench) == [b"next"]
 
 
-async def test_others_have_their_turn_while_many_messages_are_read() -> None:
+@pytest.mark.parametrize("at_once", [1, 8, AT_A_TIME])
+async def test_others_have_their_turn_while_many_messages_are_read(at_once: int) -> None:
     bench = Bench()
     seen: list[int] = []
 
@@ -85,8 +97,8 @@ async def test_others_have_their_turn_while_many_messages_are_read() -> None:
 
     looking = asyncio.create_task(look())
     await asyncio.sleep(0)
-    for tag in range(3 * AT_A_TIME):
-        await bench.put(*message(b"x", tag=tag))
+    for _ in range(3 * AT_A_TIME // at_once):
+        await bench.put(*(message(b"x") if at_once == 1 else [Messages([whole(b"x")] * at_once)]))
     await looking
     assert seen == [0, AT_A_TIME, 2 * AT_A_TIME]
 
