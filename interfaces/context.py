@@ -87,10 +87,11 @@ class Context(BaseModel):
 
     def begin_turn(self, turn_id: int, request: Message) -> None:
         """Make it the last turn, with its request. For whoever runs the turn."""
-        self.current_turn_id = turn_id
         if self._stored is not None:
+            self.__dict__["current_turn_id"] = turn_id  # Through pydantic it would take six calls more.
             self._running = TurnRecord.model_construct(request=request, response=None, label=None)
         else:
+            self.current_turn_id = turn_id
             self.requests[turn_id] = request
 
     def answer_turn(self, response: Message) -> None:

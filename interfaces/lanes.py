@@ -28,7 +28,8 @@ class Lanes(Generic[T]):
         """Lanes whose next turn may start, the one that has waited longest first. They have no task: there may be tens
         of thousands of them."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[None] = self._loop.create_future()
 
     def submit(self, key: str, item: T) -> None:
         """Put `item` at the end of the lane of `key`."""
@@ -66,7 +67,7 @@ class Lanes(Generic[T]):
         while self._places and self._ready:
             self._places -= 1
             key = self._ready.popleft()
-            task = asyncio.create_task(self._turn(key, self._lanes[key].popleft()), name=f"lane {key!r}")
+            task = self._loop.create_task(self._turn(key, self._lanes[key].popleft()), name=f"lane {key!r}")
             self._tasks.add(task)
             task.add_done_callback(partial(self._on_ended, key))
 

@@ -224,10 +224,12 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments, O
         try:
             if not self._stopping and shards.may_start(channel):
                 self._begin_turn(request)
-                shards.hold(channel)
-                await self._telemetry.turn(request, self._run)
+                task = shards.hold(channel)
+                try:
+                    await self._telemetry.turn(request, self._run)
+                finally:
+                    shards.let_go(channel, task)
         finally:
-            shards.let_go(channel)
             self._taken.end(ctx_id, held)
             self._arrivals.make_room(channel)
 

@@ -164,7 +164,11 @@ class Settler:
         while True:
             began = monotonic()
             try:
-                return await self._patiently(reply)
+                try:
+                    return await self._broker.publish(reply)  # Nearly always: `_patiently` costs a coroutine more.
+                except (BrokerUnavailable, BrokerRefused) as error:
+                    failures: list[Exception] = [error]
+                return await self._patiently(reply, failures)
             except Unroutable:
                 lasted = monotonic() - began
                 if reply.routing_key.startswith(SERVER_NAMED) or self._is_whole(WHOLE_SECONDS + lasted):
@@ -191,14 +195,8 @@ class Settler:
 
         await self._retrying()(ensure)
 
-    async def _patiently(self, message: Outgoing) -> None:
-        failures: list[Exception] = []
-        try:
-            await self._broker.publish(message)
-        except (BrokerUnavailable, BrokerRefused) as error:
-            failures.append(error)
-        else:
-            return  # Nearly always: without what it costs to set up the retries.
+    async def _patiently(self, message: Outgoing, failures: list[Exception] | None = None) -> None:
+        """Publish, as often as it takes. `failures` has what the first attempt raised, where there was one."""
 
         async def again() -> None:
             if failures:

@@ -85,13 +85,16 @@ class Shards:
         """Whether a bot may still begin in a turn that has: a channel that is reopened waits for those."""
         return channel.is_open and channel.queue not in self._releasing
 
-    def hold(self, channel: Channel) -> None:
-        """Hold the channel's queue for the turn in the current task."""
-        self._turns[channel.queue].add(_current())
+    def hold(self, channel: Channel) -> "asyncio.Task[Any]":
+        """Hold the channel's queue for the turn in the current task, which is returned."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - turns are in lanes, which are tasks
+        self._turns[channel.queue].add(task)
+        return task
 
-    def let_go(self, channel: Channel) -> None:
-        """Hold it no more, as the turn has ended. May be repeated."""
-        self._turns[channel.queue].discard(_current())
+    def let_go(self, channel: Channel, task: "asyncio.Task[Any]") -> None:
+        """Hold it no more, as the turn has ended."""
+        self._turns[channel.queue].discard(task)
 
     def reopen(self, channel: Channel) -> None:
         """Let this channel's turns finish, then close it, so that its queue is consumed on a new one.
@@ -135,9 +138,3 @@ class Shards:
     def _on_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
             self.failed.set_exception(error)
-
-
-def _current() -> asyncio.Task[Any]:
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - turns are in lanes, which are tasks
-    return task

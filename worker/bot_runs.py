@@ -49,8 +49,9 @@ class BotExited(Exception):
 class Run:
     """One run of the bot, from inside."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
         self._seconds = seconds
+        self._loop = loop
         self._threads: list[threading.Thread] = []
         self.task: asyncio.Task[Any]
         self.is_left = False
@@ -72,14 +73,14 @@ class Run:
 
     def restart_clock(self) -> None:
         """Give the run all of its time again: what it waited for was not its fault."""
-        self._deadline = asyncio.get_running_loop().time() + self._seconds
+        self._deadline = self._loop.time() + self._seconds
 
     async def wait(self) -> None:
         """Return when it has ended, or when its time is over.
 
         What `asyncio.wait` does at half the cost, which is that of a task: there is one of these in every turn.
         """
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         self.task.add_done_callback(self._wake)
         while not self.task.done() and (left := self._left(loop.time())) > 0:
             self._woken = loop.create_future()
@@ -188,8 +189,9 @@ class BotRuns:
         `TurnOverdue`."""
         if (tracing := self._tracing) is not None:
             bot = _traced(bot, tracing)
-        run = Run(self._seconds)
-        task: asyncio.Task[T] = asyncio.create_task(self._in_a_place(bot, run), name=name)
+        loop = asyncio.get_running_loop()
+        run = Run(self._seconds, loop)
+        task: asyncio.Task[T] = loop.create_task(self._in_a_place(bot, run), name=name)
         run.task = task
         try:
             await run.wait()

@@ -132,7 +132,11 @@ class TurnRunner:
         epoch = await self._epochs.of(request.delivery.channel)
         turn = _Turn(request, epoch, f"{self._process}.{next(self._turns)}")
         try:
-            return await self._attempted(turn)
+            try:
+                return await self._isolated(turn)  # Nearly always: without what it costs to set up the retries.
+            except (VersionConflict, BotFailed, Retry, Reject) as error:
+                failures: list[Exception | Retry | Reject] = [error]
+            return await self._attempted(turn, failures)
         except (asyncio.CancelledError, TurnPostponed):
             # Not finished, but no crash either. Said before the channel closes and the next worker is asked.
             with suppress(StoreUnavailable, TimeoutError):
@@ -147,29 +151,25 @@ class TurnRunner:
         """Ask for no more epochs."""
         self._epochs.close()
 
-    async def _attempted(self, turn: _Turn) -> Context:
-        """The turn, run as often as it takes and is allowed."""
+    async def _attempted(self, turn: _Turn, failures: list[Exception | Retry | Reject]) -> Context:
+        """The turn, run as often as it takes and is allowed; `failures` has what its first run raised."""
         runs = 1
         try:
-            try:
-                return await self._once_committed(turn)  # Nearly always: without what it costs to set up the retries.
-            except (BotFailed, Retry) as error:
-                failures = [error]
             async for attempt in retrying(self._settings):
                 with attempt:
                     runs = attempt.retry_state.attempt_number
-                    if runs == 1:
-                        raise failures.pop()  # Kept, it would make a circle: this frame is in its traceback.
-                    self._metrics.retries_total += 1
-                    return await self._once_committed(turn)
+                    self._metrics.retries_total += runs > 1
+                    return await self._once_committed(turn, failures)
         except (BotFailed, Retry, Reject) as error:
             logger.error("the bot failed on request %r", turn.request.request_id, exc_info=error.__cause__ or error)
             raise rejection(error, runs) from error
         raise AssertionError("an attempt returns or raises")  # pragma: no cover
 
-    async def _once_committed(self, turn: _Turn) -> Context:
+    async def _once_committed(self, turn: _Turn, failures: list[Exception | Retry | Reject]) -> Context:
         while True:
             try:
+                if failures:
+                    raise failures.pop()  # Kept, it would make a circle: this frame is in its traceback.
                 return await self._isolated(turn)
             except VersionConflict as conflict:
                 # Another worker still had the shard's earlier deliveries. Decide anew on what it left.

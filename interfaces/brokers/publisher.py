@@ -1,6 +1,7 @@
 """Publishes with confirms, so that every publish has a known outcome or says that it has none."""
 
 import asyncio
+from collections.abc import Awaitable
 
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel
@@ -29,13 +30,9 @@ class _PublishingChannel:
         self._timeout = timeout
         self._ticks = TickPublishes(raw, timeout, telemetry) if can_write(raw) else None
 
-    async def publish(self, message: Outgoing) -> None:
-        """Publish and wait for the confirm. Raises `PublishTimeout`, and else what the client library raises."""
-        try:
-            await (self._plain(message) if self._ticks is None else self._ticks.publish(message))
-        except TimeoutError as error:
-            where = f"{message.exchange or 'queue'} {message.routing_key!r}"
-            raise PublishTimeout(f"publishing to {where}: no confirm within {self._timeout:g} s") from error
+    def publish(self, message: Outgoing) -> Awaitable[None]:
+        """Publish and wait for the confirm. Raises what the client library raises, or `TimeoutError`."""
+        return self._plain(message) if self._ticks is None else self._ticks.publish(message)
 
     async def _plain(self, message: Outgoing) -> None:
         await self.raw.basic_publish(
@@ -77,7 +74,11 @@ class Publisher:
         channel.waiting += 1
         try:
             with amqp_errors("publishing to %s %r", message.exchange or "queue", message.routing_key):
-                await channel.publish(message)
+                try:
+                    await channel.publish(message)
+                except TimeoutError as error:
+                    where = f"{message.exchange or 'queue'} {message.routing_key!r}"
+                    raise PublishTimeout(f"publishing to {where}: no confirm within {self._timeout:g} s") from error
         except BrokerUnavailable as error:
             self._retire(channel)
             if _names_missing_exchange(error, message.exchange):
