@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_seri
 from interfaces.data_model import JsonObject
 from interfaces.errors import MisuseError
 from interfaces.messages import DataAttachment, Message
-from interfaces.turn_records import NodeLabel, TurnLoader, TurnRecord
+from interfaces.turn_records import NodeLabel, RunningTurn, TurnLoader, TurnRecord
 from interfaces.turns import Turns
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Context(BaseModel):
         _load_turns: TurnLoader | None
         _reply: bytes | None
         _request_id: str | None
-        _running: TurnRecord | None  # the turn that runs, for as long as the others are not read
+        _running: RunningTurn | None  # the turn that runs, for as long as the others are not read
         _stored: Callable[[], Mapping[int, TurnRecord]] | None  # reads the turns that came, until one is asked for
 
     def model_post_init(self, _context: Any, /) -> None:
@@ -89,7 +89,7 @@ class Context(BaseModel):
         """Make it the last turn, with its request. For whoever runs the turn."""
         if self._stored is not None:
             self.__dict__["current_turn_id"] = turn_id  # Through pydantic it would take six calls more.
-            self._running = TurnRecord.model_construct(request=request, response=None, label=None)
+            self._running = RunningTurn(request)
         else:
             self.current_turn_id = turn_id
             self.requests[turn_id] = request
@@ -101,13 +101,11 @@ class Context(BaseModel):
         else:
             self.responses[self.current_turn_id] = response
 
-    def turn(self, turn_id: int) -> TurnRecord:
+    def turn(self, turn_id: int) -> RunningTurn:
         """One turn in memory, to be stored."""
         if self._running is not None and turn_id == self.current_turn_id:
             return self._running
-        return TurnRecord.model_construct(
-            request=self.requests.get(turn_id), response=self.responses.get(turn_id), label=self.labels.get(turn_id)
-        )
+        return RunningTurn(self.requests.get(turn_id), self.responses.get(turn_id), self.labels.get(turn_id))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in Context.__slots__:  # Pydantic looks for them among its fields first.
@@ -126,7 +124,7 @@ class Context(BaseModel):
 
     def _read_stored(self) -> None:
         if self._stored is not None:
-            turns = dict(self._stored())
+            turns: dict[int, TurnRecord | RunningTurn] = dict(self._stored())
             if self._running is not None:
                 turns[self.current_turn_id] = self._running
             for name, part in _BY_TURN.items():

@@ -219,8 +219,8 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments, O
         return request if message is request.message else replace(request, message=message)
 
     async def _turn(self, ctx_id: str, _: None) -> None:
-        held, shards = self._taken.start(ctx_id), self._connected()
-        request, channel = self.current(ctx_id), held.delivery.channel
+        held, request = self._taken.start(ctx_id)
+        shards, channel = self._connected(), held.delivery.channel
         try:
             if not self._stopping and shards.may_start(channel):
                 self._begin_turn(request)

@@ -98,13 +98,13 @@ class Taken:
             held.request = request
         lane.append(held)
 
-    def start(self, ctx_id: str) -> Held:
+    def start(self, ctx_id: str) -> tuple[Held, Request]:
         """The first of a context, whose turn it is now, with its request."""
         held = self._lanes[ctx_id][0]
         held.is_started = True
         self._lane_seconds.observe(monotonic() - held.arrived_at)
-        held.request = held.request or self._decode(held.delivery)
-        return held
+        held.request = request = held.request or self._decode(held.delivery)
+        return held, request
 
     def current(self, ctx_id: Hashable) -> Request:
         """The request whose turn this context is in. Raises `MisuseError` where it is in none."""

@@ -1,6 +1,7 @@
 """What a dialog has for each turn, and how one is stored. `Context` holds them, the worker reads and writes them."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -29,6 +30,15 @@ class TurnRecord(DataModel):
     """One turn as it is stored. Fields a newer version added are kept, so an older worker does not lose them."""
 
     request: Message | None = None
+    response: Message | None = None
+    label: NodeLabel | None = None
+
+
+@dataclass(slots=True)
+class RunningTurn:
+    """The same in memory, as a bot has left it: nothing of it is checked before it is stored."""
+
+    request: Message | None
     response: Message | None = None
     label: NodeLabel | None = None
 

@@ -90,8 +90,13 @@ def write_main(context: Context) -> bytes:
 def write_turn(context: Context, turn_id: int) -> bytes:
     """One turn of a context. Raises `ValueError` where a message is not JSON."""
     turn = context.turn(turn_id)
-    said = {name: message for name in ("request", "response") if (message := getattr(turn, name)) is not None}
-    if turn.label is None and all(isinstance(message, Message) for message in said.values()):
+    said: dict[str, Any] = {}
+    is_as_declared = turn.label is None
+    for name, message in (("request", turn.request), ("response", turn.response)):
+        if message is not None:
+            said[name] = message
+            is_as_declared = is_as_declared and isinstance(message, Message)
+    if is_as_declared:
         return to_json({name: message_json(message) for name, message in said.items()})
     # Whatever else a bot has put into the context's dictionaries becomes what it must be, or is refused.
     return TurnRecord(**said, label=turn.label).model_dump_json().encode()

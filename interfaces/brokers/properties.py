@@ -66,10 +66,11 @@ def plain_header(channel: int, properties: Properties, body_size: int) -> bytes 
     if not (kind and correlation_id and message_id and mode in (1, 2)) or _beside_plain(properties) != _NOTHING_BESIDE:
         return None
     first, second, third = kind.encode(), correlation_id.encode(), message_id.encode()
-    if len(first) > _LONGEST or len(second) > _LONGEST or len(third) > _LONGEST:
-        return None
+    try:
+        lengths = bytes((len(first), mode, len(second), len(third)))
+    except ValueError:
+        return None  # One is longer than the 255 bytes of a short string: pamqp says what is wrong.
     start = CONTENT_HEADER.pack(_BASIC, 0, body_size, _PLAIN_FLAGS)
-    lengths = bytes((len(first), mode, len(second), len(third)))
     payload = b"".join((start, lengths[:1], first, lengths[1:3], second, lengths[3:], third))
     return FRAME.pack(constants.FRAME_HEADER, channel, len(payload)) + payload + constants.FRAME_END_CHAR
 
@@ -79,7 +80,6 @@ _PLAIN: Final = ("content_type", "delivery_mode", "correlation_id", "message_id"
 _PLAIN_FLAGS: Final = sum(commands.Basic.Properties.flags[name] for name in _PLAIN)
 _beside_plain: Final = attrgetter(*(name for name in NAMES if name not in _PLAIN))
 _NOTHING_BESIDE: Final = (None,) * (len(NAMES) - len(_PLAIN))
-_LONGEST: Final = 255
 
 
 def from_amqp(properties: commands.Basic.Properties) -> tuple[Properties, int]:

@@ -12,7 +12,7 @@ from pydantic_core import PydanticSerializationError
 
 from interfaces.context import Context, ContextError
 from interfaces.messages import Message
-from interfaces.turn_records import NodeLabel, TurnRecord
+from interfaces.turn_records import NodeLabel, RunningTurn, TurnRecord
 
 with mock.patch("nest_asyncio.apply"):  # which would replace asyncio's loops and `run` for every test of the process
     from chatsky.core.node_label import AbsoluteNodeLabel
@@ -242,9 +242,8 @@ def test_fields_that_are_set_whole_are_kept_with_stored_turns_unread() -> None:
     context.begin_turn(2, Message("two"))
     context.labels = {2: NodeLabel(flow_name="flow", node_name="node")}
     context.answer_turn(Message("second"))
-    turn = context.turn(2)
-    assert (turn.request, turn.response) == (Message("two"), Message("second"))
-    assert turn.label == NodeLabel(flow_name="flow", node_name="node")
+    label = NodeLabel(flow_name="flow", node_name="node")
+    assert context.turn(2) == RunningTurn(Message("two"), Message("second"), label)
 
 
 def test_a_context_is_pickled_whole() -> None:

@@ -56,7 +56,7 @@ def test_requests_of_a_context_take_turns_and_large_ones_are_kept_undecoded(
     bench.decoded.clear()
     for number, one in enumerate(held):
         assert (one.request is None) is (f"a{number}" in decoded_again)
-        assert bench.taken.start("a") is one
+        assert bench.taken.start("a")[0] is one
         assert bench.taken.current("a").request_id == f"a{number}"
         bench.taken.end("a", one)
         bench.taken.end("a", one)

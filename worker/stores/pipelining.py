@@ -30,6 +30,9 @@ from worker.stores.redis_errors import NotDurableError
 if TYPE_CHECKING:
     from interfaces.tracing import Tracing
 
+_ELSEWHERE = (ReadOnlyError, NotDurableError)
+"""What a server answers that takes writes no more, or alone: another one may have become the primary."""
+
 MAX_CALLS = 256
 """Calls in one pipeline. Bounds the answers held in memory at once, and what one lost connection takes with it."""
 
@@ -151,10 +154,11 @@ class TickPipeline:
 
     def _finish(self, batch: Sequence[_Call], exchange: asyncio.Task[None]) -> None:
         self._exchanges.discard(exchange)
-        for call in batch:
-            if exchange.cancelled():
+        if exchange.cancelled():
+            for call in batch:
                 call.resolve(closed())
-            elif (error := exchange.exception()) is not None:
+        elif (error := exchange.exception()) is not None:
+            for call in batch:
                 call.fail(error)
         self._flush()
 
@@ -167,14 +171,16 @@ class TickPipeline:
         try:
             answers = await self._send(batch)
             unknown: list[_Call] = []
+            is_elsewhere = False
             for call, answer in zip(batch, answers, strict=True):
                 if isinstance(answer, NoScriptError):
                     unknown.append(call)
-                else:
-                    call.resolve(answer)
+                    continue
+                call.resolve(answer)
+                is_elsewhere |= isinstance(answer, _ELSEWHERE)
             if unknown:
                 await self._send_with_scripts(unknown)
-            if any(isinstance(answer, ReadOnlyError | NotDurableError) for answer in answers):
+            if is_elsewhere:
                 # A primary demoted by a failover answers READONLY for as long as its connections live.
                 await self._drop_idle_connections()
         except (RedisError, OSError) as error:
@@ -270,7 +276,9 @@ def _answers_at_hand(connection: AbstractConnection, count: int) -> list[Any]:
     answers: list[Any] = []
     if not isinstance(reader, Reader) or _NOTHING is None:
         return answers
-    while len(answers) < count and (answer := reader.gets()) is not _NOTHING:
+    for _ in range(count):
+        if (answer := reader.gets()) is _NOTHING:
+            break
         if isinstance(answer, exceptions.ConnectionError):
             raise answer  # As redis-py has it: a server that is still loading is as good as away.
         answers.append(answer)
