@@ -28,6 +28,9 @@ class Lanes(Generic[T]):
         """Lanes whose next turn may start, the one that has waited longest first. They have no task: there may be tens
         of thousands of them."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._enough, self._few = 2 * concurrency, 2 * concurrency - max(1, concurrency // 2)
+        """Contexts with something to do from which on no more are asked for, and down to which they then go."""
+        self._is_short = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = self._loop.create_future()
 
@@ -44,6 +47,23 @@ class Lanes(Generic[T]):
     def __len__(self) -> int:
         """How many contexts have something to do."""
         return len(self._lanes)
+
+    async def until_short(self, seconds: float) -> bool:
+        """Return once more contexts could be put to use, or when the time is over; whether they could be.
+
+        What waits behind twice as many contexts as may run is not looked at: a worker that starts with tens of
+        thousands of requests would read them all before it answers the first. Of one context any number may wait: it
+        takes no place from others.
+        """
+        if len(self._lanes) < self._enough:
+            return True
+        self._is_short.clear()
+        over = self._loop.call_later(seconds, self._is_short.set)
+        try:
+            await self._is_short.wait()
+        finally:
+            over.cancel()
+        return len(self._lanes) < self._enough
 
     async def drain(self) -> None:
         """Wait until every lane is empty."""
@@ -78,6 +98,8 @@ class Lanes(Generic[T]):
         has_failed = task.cancelled() or task.exception() is not None
         if has_failed or not self._lanes[key]:
             del self._lanes[key]
+            if len(self._lanes) == self._few:  # Not each time: a poll for one request costs as much as one for many.
+                self._is_short.set()
         else:
             self._ready.append(key)
         if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():

@@ -202,8 +202,9 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments, O
 
     async def _polling_loop(self, pipeline_runner: PipelineRunnerFunction, timeout: float = 0) -> None:
         """One poll: put what is ready into the lanes. It does not wait for the answers."""
-        for _, ctx_id in await self._request():
-            self._lanes.submit(str(ctx_id), None)
+        if await self._lanes.until_short(IDLE_POLL_SECONDS):
+            for _, ctx_id in await self._request():
+                self._lanes.submit(str(ctx_id), None)
         await asyncio.sleep(timeout)
 
     def _are_settled(self, seconds: float) -> bool:

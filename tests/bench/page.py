@@ -3,6 +3,7 @@
 import os
 import platform
 import statistics
+import sysconfig
 from collections.abc import Sequence
 from importlib.metadata import distributions
 from pathlib import Path
@@ -54,11 +55,17 @@ def machine(servers: Sequence[str]) -> dict[str, str]:
     return {
         "processor": models[0] if models else platform.machine(),
         "cores": str(os.cpu_count()),
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()} ({_build()})",
         "servers": ", ".join(servers),
         "libraries": _versions(LIBRARIES, None),
         "frameworks": _versions(FRAMEWORKS, elsewhere),
     }
+
+
+def _build() -> str:
+    """How the interpreter was built: without its optimisations a turn takes a fifth more processor time."""
+    is_optimised = "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS"))
+    return "built with its optimisations" if is_optimised else "built without its optimisations"
 
 
 def _processors() -> list[str]:

@@ -182,3 +182,38 @@ async def test_cancelling_empty_lanes_gives_up_nothing() -> None:
     lanes = Lanes(Gate().turn, concurrency=1)
     await lanes.drain()
     assert await lanes.cancel() == 0
+
+
+async def test_more_contexts_are_asked_for_until_twice_as_many_wait_as_may_run_and_again_when_some_are_done() -> None:
+    gate = Gate()
+    lanes = Lanes(gate.turn, concurrency=4)
+    for number in range(8):
+        assert await lanes.until_short(0)
+        for item in range(1 if number < 7 else 100):  # Those of one context take no place from others.
+            lanes.submit(f"context {number}", item)
+    assert not await lanes.until_short(0)
+    waiting = asyncio.create_task(lanes.until_short(30))
+    gate.open("context 0")
+    await gate.wait_started(5)
+    assert (len(lanes), waiting.done()) == (7, False)
+    gate.open("context 1")
+    assert await waiting
+    assert len(lanes) == 6
+    for number in range(8):
+        gate.open(f"context {number}")
+    await lanes.drain()
+
+
+@pytest.mark.parametrize("concurrency", range(1, 6))
+async def test_whoever_waits_until_more_contexts_could_be_put_to_use_is_always_woken(concurrency: int) -> None:
+    gate = Gate()
+    lanes = Lanes(gate.turn, concurrency)
+    for number in range(2 * concurrency):
+        lanes.submit(f"context {number}", 0)
+    waiting = asyncio.create_task(lanes.until_short(30))
+    await gate.wait_started(concurrency)
+    for number in range(2 * concurrency):
+        gate.open(f"context {number}")
+    async with asyncio.timeout(5):
+        assert await waiting
+    await lanes.drain()
