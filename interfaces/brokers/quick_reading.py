@@ -33,6 +33,9 @@ _OURS: Final = deliver_start(CONSUMER)
 class Messages(list[Parts]):
     """Whole messages that follow each other on a channel, in the place of a frame."""
 
+    def __repr__(self) -> str:
+        return f"<{len(self)} messages>"  # aiormq logs what it reads, and nobody's words belong into a log.
+
 
 _Library: Any = getattr(connection, "FrameReceiver", object)
 

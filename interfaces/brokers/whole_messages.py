@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from aiormq.abc import DeliveredMessage
 from pamqp import commands, constants, decode
+from pamqp.exceptions import PAMQPException
 
 from interfaces.brokers import Properties
 from interfaces.brokers.properties import CONTENT_HEADER, FRAME, NAMES, from_amqp, without_delivery_count
@@ -63,7 +64,7 @@ def read_message(data: bytes, place: int, header_at: int, channel: int) -> tuple
         if key_at + 1 + data[key_at] != header_at - 1:
             return None, 0
         properties = _properties(data, header_at + _HEADER.size, body_at - 1, flags)
-    except (StructError, IndexError, UnicodeDecodeError):
+    except (StructError, LookupError, ValueError, PAMQPException):
         return None, 0
     if properties is None or not data[header_at - 1] == data[body_at - 1] == data[end - 1] == _END:
         return None, 0

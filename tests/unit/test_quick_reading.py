@@ -136,6 +136,19 @@ async def test_messages_that_follow_each_other_are_given_out_together_but_not_to
     assert [channel for channel, _ in found] == [1, 1, 2, 1]
 
 
+async def test_what_is_given_out_shows_nothing_of_what_was_said() -> None:
+    [(_, found)] = await read([b"".join(message(1, b"a word"))])
+    assert str(found) == repr(found) == "<1 messages>"
+
+
+async def test_headers_that_cannot_be_read_are_the_librarys_to_refuse() -> None:
+    properties = commands.Basic.Properties(headers={"k": "value"})
+    frames = frames_of(commands.Basic.Deliver(CONSUMER, 1, False, "", ""), properties, b"x")
+    frames[1] = frames[1].replace(b"\x01kS", b"\x01k?")
+    with pytest.raises(InvalidFrameError):
+        await read([b"".join(frames)])
+
+
 async def test_frames_of_other_consumers_and_everything_else_are_the_librarys() -> None:
     others, ack = message(1, b"x", consumer="theirs"), frame.marshal(commands.Basic.Ack(7, multiple=True), 3)
     found = await read([b"".join([*others, ack, *message(2, b"y")])])
