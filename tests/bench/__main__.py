@@ -36,6 +36,8 @@ class Plan:
     rounds: int
     requests: int | None
     latency_seconds: float
+    series: tuple[str, ...] = growth.SERIES
+    """Of growth."""
     seconds: float = float("inf")
     """After this no further run begins."""
 
@@ -43,7 +45,8 @@ class Plan:
     def runs(self) -> int:
         """How many there will be, thrown out ones aside."""
         count = sum(len(self.taking_part(kind)) for kind in self.sections if kind in VARIANTS)
-        count += len(growth.SETUPS) if "growth" in self.sections else 0
+        points = sum(setup.series in self.series for setup in growth.SETUPS)
+        count += points if "growth" in self.sections else 0
         count += 1 if "latency" in self.sections else 0
         return count * self.rounds
 
@@ -57,6 +60,7 @@ def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="at most 3 minutes; writes nothing but a table to look at")
     parser.add_argument("--only", help=f"sections, separated by commas: {', '.join(SECTIONS)}")
+    parser.add_argument("--series", help=f"of growth only these, separated by commas: {', '.join(growth.SERIES)}")
     parser.add_argument(
         "--contender", action="append", default=[], metavar="NAME", help="only this one; writes nothing"
     )
@@ -75,13 +79,16 @@ def plan_of(asked: argparse.Namespace, console: Console) -> Plan:
     sections = tuple(asked.only.split(",")) if asked.only else QUICK_SECTIONS if asked.quick else SECTIONS
     if unknown := set(sections) - set(SECTIONS):
         raise ValueError(f"no section {', '.join(sorted(unknown))}; there are: {', '.join(SECTIONS)}")
+    series = tuple(asked.series.split(",")) if asked.series else growth.SERIES
+    if unknown := set(series) - set(growth.SERIES):
+        raise ValueError(f"no series {', '.join(sorted(unknown))}; there are: {', '.join(growth.SERIES)}")
     if asked.compare:
         sections, asked.contender = ("steady",), [OURS, BARE]
     entrants = tuple(contest.contenders(asked.contender, console.print))
     rounds = asked.rounds or (COMPARED_ROUNDS if asked.compare else 1 if asked.quick else ROUNDS)
     if asked.quick:
-        return Plan(sections, entrants, rounds, asked.requests, 5, QUICK_SECONDS)
-    return Plan(sections, entrants, rounds, asked.requests, 15)
+        return Plan(sections, entrants, rounds, asked.requests, 5, series, QUICK_SECONDS)
+    return Plan(sections, entrants, rounds, asked.requests, 15, series)
 
 
 async def measure(plan: Plan, console: Console) -> Performance:
@@ -105,7 +112,7 @@ async def _section(section: str, plan: Plan, place: Place, report: Report, found
         found.latency, found.latency_thrown_out = await latency.hold(place, plan.rounds, plan.latency_seconds, report)
     elif section == "growth":
         resized = growth.with_requests(plan.requests)
-        found.growth = await growth.grow(place, growth.SERIES, plan.rounds, report, resized)
+        found.growth = await growth.grow(place, plan.series, plan.rounds, report, resized)
     else:
         variant = contest.sized(VARIANTS[section], plan.requests or VARIANTS[section].requests)
         found.contests[section] = await contest.hold(place, plan.entrants, variant, plan.rounds, report)

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import statistics
 import sysconfig
 from collections.abc import Sequence
 from importlib.metadata import distributions
@@ -197,12 +196,12 @@ def growth_rows(steps: Sequence[Step]) -> str:
     for step in steps:
         each = step.outcome
         if not each.runs:
-            rows.append(f"| {UNITS[step.series]} | {step.value:,} | - | - | - | - | - | - | {each.thrown_out} |")
+            rows.append(f"| {UNITS[step.series]} | {step.value:,} | 0 | - | - | - | - | - | - | {each.thrown_out} |")
             continue
         first = firsts.setdefault(step.series, each)
         rows.append(
-            f"| {UNITS[step.series]} | {step.value:,} | {each.rate.median:,.0f} | {_range(each.rate)} | "
-            f"{each.rate.median / first.rate.median:.2f} | {each.cpu.median:,.0f} | "
+            f"| {UNITS[step.series]} | {step.value:,} | {len(each.runs)} | {each.rate.median:,.0f} | "
+            f"{_range(each.rate)} | {each.rate.median / first.rate.median:.2f} | {each.cpu.median:,.0f} | "
             f"{each.cpu.median / first.cpu.median:.2f} | {each.servers_cpu.median:,.0f} | {each.thrown_out} |"
         )
     return "\n".join(rows)
@@ -221,7 +220,6 @@ def memory_rows(steps: Sequence[Step]) -> str:
 
 def growth_section(steps: Sequence[Step]) -> str:
     """All series."""
-    rounds = statistics.median(len(step.outcome.runs) for step in steps)
     memory = memory_rows(steps)
     table = f"""
 What a context takes in Redis (`MEMORY USAGE`, all of it sampled), the replies kept for repeated requests included;
@@ -233,11 +231,11 @@ What a context takes in Redis (`MEMORY USAGE`, all of it sampled), the replies k
 """
     return f"""## What growth costs
 
-Switchboard alone, one thing larger at a time, the points of a series taking turns in {rounds:.0f} round(s). *Times* is
-against the first point of the series.
+Switchboard alone, one thing larger at a time, the points of a series taking turns in as many rounds as the table says.
+*Times* is against the first point of the series.
 
-| what | value | turns/s, median | range | times | CPU us a turn | times | servers' CPU us | thrown out |
-|---|---|---|---|---|---|---|---|---|
+| what | value | rounds | turns/s, median | range | times | CPU us a turn | times | servers' CPU us | thrown out |
+|---|---|---|---|---|---|---|---|---|---|
 {growth_rows(steps)}
 
 ![rate and processor time against what grows]({NAMED["growth"]})

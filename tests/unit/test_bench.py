@@ -174,8 +174,8 @@ def test_the_table_has_medians_ranges_and_shares_of_the_bare_loop() -> None:
 
 def test_growth_is_told_against_its_first_point_and_memory_for_each_turn() -> None:
     text = page.page(performance())
-    assert row(text, "turns before", "10")[4:7:2] == ["1.00", "1.00"]
-    assert row(text, "turns before", "100")[2:7] == ["500", "500 - 500", "0.50", "300", "1.50"]
+    assert row(text, "turns before", "10")[5:8:2] == ["1.00", "1.00"]
+    assert row(text, "turns before", "100")[2:8] == ["1", "500", "500 - 500", "0.50", "300", "1.50"]
     assert row(text, "110") == ["110", "22,000", "200"]
 
 
@@ -234,6 +234,10 @@ def test_the_command_line_says_what_is_measured() -> None:
     assert ({entrant.name for entrant in compared.entrants}, compared.rounds) == ({OURS, BARE}, 3)
     with pytest.raises(ValueError, match="no section nothing"):
         command.plan_of(command.arguments(["--only", "nothing"]), console)
+    longer = command.plan_of(command.arguments(["--only", "growth", "--series", "dialog,contexts"]), console)
+    assert (longer.series, longer.runs) == (("dialog", "contexts"), 5 * 9)
+    with pytest.raises(ValueError, match="no series nothing"):
+        command.plan_of(command.arguments(["--series", "nothing"]), console)
 
 
 def test_a_comparison_ends_with_what_it_found() -> None:
