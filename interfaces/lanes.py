@@ -1,7 +1,8 @@
 """Lanes: the turns of one context strictly one after the other, those of different contexts side by side.
 
 A lane exists while its context has something to do. At most `concurrency` turns run at a time over all lanes; the next
-free place goes to the lane that has waited longest, so no context can starve another. A batch is never a barrier.
+free place goes to the lane that has waited longest, so no context can starve another. A batch is never a barrier. Who
+fills the lanes asks first whether there are enough of them (docs/decisions/0027).
 """
 
 import asyncio
@@ -25,11 +26,10 @@ class Lanes(Generic[T]):
         self._places = concurrency
         self._lanes: dict[str, deque[T]] = {}
         self._ready: deque[str] = deque()
-        """Lanes whose next turn may start, the one that has waited longest first. They have no task: there may be tens
-        of thousands of them."""
+        """Lanes whose next turn may start, the one that has waited longest first. They have no task."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._enough, self._few = 2 * concurrency, 2 * concurrency - max(1, concurrency // 2)
-        """Contexts with something to do from which on no more are asked for, and down to which they then go."""
+        """With so many lanes no more are asked for, until no more than the second number are left."""
         self._is_short = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = self._loop.create_future()
@@ -49,11 +49,10 @@ class Lanes(Generic[T]):
         return len(self._lanes)
 
     async def until_short(self, seconds: float) -> bool:
-        """Return once more contexts could be put to use, or when the time is over; whether they could be.
+        """Return when there are too few lanes, when woken, or when the time is over; whether they are too few.
 
-        What waits behind twice as many contexts as may run is not looked at: a worker that starts with tens of
-        thousands of requests would read them all before it answers the first. Of one context any number may wait: it
-        takes no place from others.
+        Twice as many as may run are enough: a worker that starts with tens of thousands of requests would otherwise
+        decode them all before it answers the first. Of one context any number may wait, which is one lane.
         """
         if len(self._lanes) < self._enough:
             return True
@@ -64,6 +63,10 @@ class Lanes(Generic[T]):
         finally:
             over.cancel()
         return len(self._lanes) < self._enough
+
+    def wake(self) -> None:
+        """End the wait for fewer lanes."""
+        self._is_short.set()
 
     async def drain(self) -> None:
         """Wait until every lane is empty."""

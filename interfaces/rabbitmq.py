@@ -155,6 +155,8 @@ class RabbitMQMessengerInterface(PollingMessengerInterface, BrokerAttachments, O
         """Take nothing more, finish the running turns, end `connect`. Returns at once, may be repeated."""
         self._stopping = True
         self._arrivals.wake()
+        if self._shards is not None:
+            self._lanes.wake()
 
     def want(self, queues: Collection[str]) -> None:
         """Consume these request queues and hand over all others, now or once connected. All, where never called."""

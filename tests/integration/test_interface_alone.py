@@ -12,7 +12,7 @@ from interfaces.client import BrokerClient
 from interfaces.context import Context
 from interfaces.errors import BrokerRefused, BrokerUnavailable, StoreRefused
 from interfaces.messages import Message
-from interfaces.rabbitmq import RabbitMQMessengerInterface
+from interfaces.rabbitmq import IDLE_POLL_SECONDS, RabbitMQMessengerInterface
 from interfaces.topology import Topology, slot
 from tests.conformance.broker_probes import Inbox, holds_messages
 from tests.integration.faults import SHARDS, until
@@ -227,3 +227,23 @@ async def test_another_topology_is_raised_at_the_start(url: str, looking: tuple[
     other = Topology(topology.namespace, shards=SHARDS, max_length=3)
     with pytest.raises(BrokerRefused, match="x-max-length"):
         await RabbitMQMessengerInterface(url, topology=other).connect(Runner())
+
+
+async def test_a_backlog_is_not_read_ahead_of_what_may_run_and_does_not_hold_up_a_stop(
+    url: str, looking: tuple[Broker, Topology], client: BrokerClient
+) -> None:
+    interface = RabbitMQMessengerInterface(url, topology=looking[1], concurrency=1, batch_size=1, drain_timeout=0)
+    runner = Runner()
+    for number in range(10):
+        await client.send(Message("held"), f"context {number}")
+    connecting = asyncio.create_task(interface.connect(runner))
+    await until(
+        lambda: interface._taken.requests == 10 and len(interface._lanes) == 2, "ten requests, two of them read"
+    )
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(interface._lanes) == 2
+    interface.stop()
+    async with asyncio.timeout(IDLE_POLL_SECONDS / 2):  # In which a poll that waits for nothing would still be waiting.
+        await connecting
+    assert (runner.started, interface.unfinished) == (["held"], 2)
