@@ -88,7 +88,7 @@ class Context(BaseModel):
     def begin_turn(self, turn_id: int, request: Message) -> None:
         """Make it the last turn, with its request. For whoever runs the turn."""
         if self._stored is not None:
-            self.__dict__["current_turn_id"] = turn_id  # Through pydantic it would take six calls more.
+            self.__dict__["current_turn_id"] = turn_id  # Through pydantic it takes five calls more.
             self._running = RunningTurn(request)
         else:
             self.current_turn_id = turn_id

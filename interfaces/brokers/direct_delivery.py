@@ -16,19 +16,22 @@ from pamqp import commands
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from interfaces.brokers.quick_reading import AT_A_TIME, Messages
+from interfaces.brokers.quick_reading import AT_A_TIME, CONSUMER, Messages
 from interfaces.brokers.whole_messages import Parts, parts_of
 
 _Item = tuple[int, Any]
 
 
-def deliver_directly(channel: AbstractChannel, consumer_tag: str, deliver: Callable[[Parts], None]) -> bool:
-    """Have what comes for a consumer handed to `deliver`, which must not raise. False where that cannot be arranged."""
+def deliver_directly(channel: AbstractChannel, deliver: Callable[[Parts], None]) -> bool:
+    """Have what comes for the consumer `CONSUMER` of a channel handed to `deliver`, which must not raise.
+
+    False where that cannot be arranged: then its consumer must have another tag.
+    """
     with_frames: Any = channel
     queue = getattr(channel, "frames", None)
     if not isinstance(queue, asyncio.Queue):
         return False
-    with_frames.frames = _Before(queue, channel, consumer_tag, deliver)
+    with_frames.frames = _Before(queue, channel, deliver)
     return True
 
 
@@ -39,12 +42,10 @@ class _Before:
         self,
         queue: "asyncio.Queue[_Item]",
         channel: AbstractChannel,
-        consumer_tag: str,
         deliver: Callable[[Parts], None],
     ) -> None:
         self._queue = queue
         self._channel = channel
-        self._tag = consumer_tag
         self._deliver = deliver
         self._kept: list[_Item] = []
         """Frames of the message that comes now: they follow each other on a channel (AMQP 0-9-1, 4.2.6)."""
@@ -62,7 +63,7 @@ class _Before:
             await self._pause(len(frame))
         elif self._kept:
             await self._go_on(item)
-        elif type(frame) is commands.Basic.Deliver and frame.consumer_tag == self._tag:
+        elif type(frame) is commands.Basic.Deliver and frame.consumer_tag == CONSUMER:
             self._kept.append(item)
         else:
             await self._queue.put(item)

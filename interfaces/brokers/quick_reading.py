@@ -25,7 +25,7 @@ AT_A_TIME: Final = 32
 """Messages after which others have their turn: what is in the socket's buffer is read without a wait in between."""
 
 CHUNK: Final = 128 * 1024
-"""Bytes taken from the stream at once, which is what asyncio holds of it at most."""
+"""Bytes taken from the stream at once: asyncio stops reading from the socket when it holds more."""
 
 _OURS: Final = deliver_start(CONSUMER)
 
@@ -78,21 +78,21 @@ class QuickReceiver(_Library):  # type: ignore[misc]  # which is a class of aior
             kind, channel, length = FRAME.unpack_from(data, start)
             if len(data) < (needed := needed + length + 1):
                 break
+            if messages and channel != number:
+                break
             if kind == constants.FRAME_METHOD and data.startswith(_OURS, start + FRAME.size):
-                if messages and channel != number:
-                    break
                 parts, end = read_message(data, start + FRAME.size + len(_OURS), needed, channel)
                 if parts is not None:
                     messages.append(parts)
                     start, number = end, channel
                     continue
-                if end:
+                if end:  # The rest of it has not come yet.
                     needed = end
                     break
             if not messages:
                 self._place = needed
                 return _frame(data[start:needed]), 0
-            break
+            break  # It goes out after the messages before it.
         self._place = start
         return ((0, number, messages), 0) if messages else (None, needed)
 

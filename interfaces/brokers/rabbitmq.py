@@ -231,7 +231,7 @@ class RabbitMQBroker:
                 async def take_in_a_task(message: DeliveredMessage) -> None:
                     take(parts_of(message))
 
-                is_direct = deliver_directly(raw, CONSUMER, take)
+                is_direct = deliver_directly(raw, take)
                 await raw.basic_qos(prefetch_count=prefetch)
                 if lock is not None:
                     await raw.queue_declare(lock, exclusive=True, auto_delete=True)

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import sysconfig
 from collections.abc import Sequence
 from importlib.metadata import distributions
 from pathlib import Path
@@ -54,17 +53,11 @@ def machine(servers: Sequence[str]) -> dict[str, str]:
     return {
         "processor": models[0] if models else platform.machine(),
         "cores": str(os.cpu_count()),
-        "python": f"{platform.python_version()} ({_build()})",
+        "python": f"{platform.python_version()} ({platform.python_build()[1]}, {platform.python_compiler()})",
         "servers": ", ".join(servers),
         "libraries": _versions(LIBRARIES, None),
         "frameworks": _versions(FRAMEWORKS, elsewhere),
     }
-
-
-def _build() -> str:
-    """How the interpreter was built: without its optimisations a turn takes a fifth more processor time."""
-    is_optimised = "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS"))
-    return "built with its optimisations" if is_optimised else "built without its optimisations"
 
 
 def _processors() -> list[str]:

@@ -11,7 +11,7 @@ from pamqp.header import ContentHeader
 
 from interfaces.brokers import Properties
 from interfaces.brokers.direct_delivery import deliver_directly
-from interfaces.brokers.quick_reading import AT_A_TIME, Messages
+from interfaces.brokers.quick_reading import AT_A_TIME, CONSUMER, Messages
 from interfaces.brokers.whole_messages import Parts
 
 
@@ -22,7 +22,7 @@ class Bench:
         self.queue: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
         self.channel = cast("Any", SimpleNamespace(frames=self.queue))
         self.delivered: list[Parts] = []
-        assert deliver_directly(self.channel, "ours", self.delivered.append)
+        assert deliver_directly(self.channel, self.delivered.append)
 
     async def put(self, *frames: Any) -> None:
         for frame in frames:
@@ -44,7 +44,7 @@ def whole(body: bytes, tag: int = 1) -> Parts:
     return body, Properties(message_id=str(tag)), "", "", False, 0, tag
 
 
-def message(*parts: bytes, tag: int = 1, consumer: str = "ours") -> list[Any]:
+def message(*parts: bytes, tag: int = 1, consumer: str = CONSUMER) -> list[Any]:
     header = ContentHeader(0, sum(map(len, parts)), commands.Basic.Properties(message_id=str(tag)))
     return [commands.Basic.Deliver(consumer, tag), header, *map(ContentBody, parts)]
 
@@ -105,5 +105,5 @@ async def test_others_have_their_turn_while_many_messages_are_read(at_once: int)
 
 def test_a_channel_without_such_a_queue_is_left_alone() -> None:
     channel: Any = SimpleNamespace(frames=[])
-    assert not deliver_directly(channel, "ours", print)
+    assert not deliver_directly(channel, print)
     assert channel.frames == []
