@@ -66,12 +66,13 @@ class Arrivals:
         shards = self._shards()
         if arrived.is_full or not shards.may_start(channel):
             return
-        if not self._taken.has_room(delivery, max(1, len(shards))):
+        held = self._taken.take(delivery, max(1, len(shards)))
+        if held is None:
             arrived.is_full = True
             logger.warning("no room for what %s holds: %d bytes are held, the rest waits", channel.queue, self.bytes)
             self.make_room(channel)
             return
-        self._arrived.append(self._taken.take(delivery))
+        self._arrived.append(held)
         self.wake()
 
     @property

@@ -5,6 +5,7 @@ function its owner gives it. The worker builds one for each turn; interfaces rea
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import uuid4
@@ -30,6 +31,23 @@ class ContextError(MisuseError):
 _BY_TURN = {"requests": "request", "responses": "response", "labels": "label"}  # and what a turn's record calls it
 
 
+@dataclass(slots=True)
+class _Unstored:
+    """What a context has beside its fields."""
+
+    held: set[int]
+    """Turns that need no loading: they came with the context, or the store was asked for them."""
+    read: Callable[[], Mapping[int, TurnRecord]] | None = None
+    """Reads the turns that came as they are stored, until one is asked for."""
+    running: RunningTurn | None = None
+    """The turn that runs, for as long as the others are not read."""
+    request_id: str | None = None
+    load_turns: TurnLoader | None = None
+    interface: "MessengerInterfaceWithAttachments | None" = None
+    reply: bytes | None = None
+    is_repeated: bool = False
+
+
 class Context(BaseModel):
     """One dialog. Handlers read the turns and change `misc`; what they leave in it is committed with the turn."""
 
@@ -51,24 +69,15 @@ class Context(BaseModel):
     updated_at: int = Field(default_factory=time_ns)
     """When its last turn was committed, in nanoseconds since the epoch."""
 
-    # Slots, not pydantic's private attributes: those are looked up by name in Python, several times in every turn.
-    __slots__ = ("_held", "_interface", "_is_repeated", "_load_turns", "_reply", "_request_id", "_running", "_stored")
+    # A slot, not one of pydantic's private attributes: those are looked up by name in Python, many times in a turn.
+    __slots__ = ("_unstored",)
 
     if TYPE_CHECKING:
-        _held: set[int]  # turns that need no loading: they came with the context, or the store was asked for them
-        _interface: MessengerInterfaceWithAttachments | None
-        _is_repeated: bool | None
-        _load_turns: TurnLoader | None
-        _reply: bytes | None
-        _request_id: str | None
-        _running: RunningTurn | None  # the turn that runs, for as long as the others are not read
-        _stored: Callable[[], Mapping[int, TurnRecord]] | None  # reads the turns that came, until one is asked for
+        _unstored: _Unstored
 
     def model_post_init(self, _context: Any, /) -> None:
         """Note which turns the context was made with."""
-        for name in self.__slots__:
-            object.__setattr__(self, name, None)
-        object.__setattr__(self, "_held", {*self.requests, *self.labels, *self.responses})
+        object.__setattr__(self, "_unstored", _Unstored({*self.requests, *self.labels, *self.responses}))
 
     @classmethod
     def stored(
@@ -80,39 +89,39 @@ class Context(BaseModel):
         """
         context = cls.__new__(cls)
         # What `model_construct` does, for a tenth of what it takes to ask each field for its default and its aliases.
-        state = {**_BARE, "__dict__": fields, "__pydantic_fields_set__": set(fields)}
-        for name, value in {**state, "_held": set(turn_ids), "_stored": read}.items():
-            object.__setattr__(context, name, value)
+        object.__setattr__(context, "__dict__", fields)
+        object.__setattr__(context, "__pydantic_fields_set__", set(fields))
+        object.__setattr__(context, "__pydantic_extra__", None)
+        object.__setattr__(context, "__pydantic_private__", None)
+        object.__setattr__(context, "_unstored", _Unstored(set(turn_ids), read))
         return context
 
     def begin_turn(self, turn_id: int, request: Message) -> None:
         """Make it the last turn, with its request. For whoever runs the turn."""
-        if self._stored is not None:
+        if self._unstored.read is not None:
             self.__dict__["current_turn_id"] = turn_id  # Through pydantic it takes five calls more.
-            self._running = RunningTurn(request)
+            self._unstored.running = RunningTurn(request)
         else:
             self.current_turn_id = turn_id
             self.requests[turn_id] = request
 
     def answer_turn(self, response: Message) -> None:
         """Set the response of the last turn. For whoever runs the turn."""
-        if self._running is not None:
-            self._running.response = response
+        if (running := self._unstored.running) is not None:
+            running.response = response
         else:
             self.responses[self.current_turn_id] = response
 
     def turn(self, turn_id: int) -> RunningTurn:
         """One turn in memory, to be stored."""
-        if self._running is not None and turn_id == self.current_turn_id:
-            return self._running
+        if (running := self._unstored.running) is not None and turn_id == self.current_turn_id:
+            return running
         return RunningTurn(self.requests.get(turn_id), self.responses.get(turn_id), self.labels.get(turn_id))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in Context.__slots__:  # Pydantic looks for them among its fields first.
-            return object.__setattr__(self, name, value)
         if name in _BY_TURN:
             self._read_stored()
-        return super().__setattr__(name, value)
+        super().__setattr__(name, value)
 
     if not TYPE_CHECKING:  # or every misspelt attribute would be one
 
@@ -123,14 +132,15 @@ class Context(BaseModel):
             return super().__getattr__(name)
 
     def _read_stored(self) -> None:
-        if self._stored is not None:
-            turns: dict[int, TurnRecord | RunningTurn] = dict(self._stored())
-            if self._running is not None:
-                turns[self.current_turn_id] = self._running
+        beside = self._unstored
+        if beside.read is not None:
+            turns: dict[int, TurnRecord | RunningTurn] = dict(beside.read())
+            if beside.running is not None:
+                turns[self.current_turn_id] = beside.running
             for name, part in _BY_TURN.items():
                 items = ((number, getattr(turn, part)) for number, turn in turns.items())
                 self.__dict__.setdefault(name, {number: item for number, item in items if item is not None})
-            self._stored = self._running = None
+            beside.read = beside.running = None
 
     @model_serializer(mode="wrap")
     def _with_stored(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -148,12 +158,11 @@ class Context(BaseModel):
 
     def __getstate__(self) -> dict[Any, Any]:
         self._read_stored()
-        return {**super().__getstate__(), "slots": {name: getattr(self, name) for name in self.__slots__}}
+        return {**super().__getstate__(), "unstored": self._unstored}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
-        for name, value in state["slots"].items():
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "_unstored", state["unstored"])
 
     def __eq__(self, other: object) -> bool:
         for each in (self, other):
@@ -168,7 +177,7 @@ class Context(BaseModel):
         """A context that stands for a turn committed before: it has its reply and nothing else."""
         context = cls(id=ctx_id, current_turn_id=turn)
         context.commit(reply)
-        context._is_repeated = True
+        context._unstored.is_repeated = True
         return context
 
     def connect(
@@ -176,23 +185,22 @@ class Context(BaseModel):
     ) -> None:
         """Tell which request is running, where older turns come from, and through which interface it came. For whoever
         runs the turn."""
-        self._request_id = request_id
-        self._load_turns = load_turns
-        self._interface = interface
+        beside = self._unstored
+        beside.request_id, beside.load_turns, beside.interface = request_id, load_turns, interface
 
     def commit(self, reply: bytes) -> None:
         """Note that the turn is committed with this reply body. For whoever runs the turn."""
-        self._reply = reply
+        self._unstored.reply = reply
 
     @property
     def committed_reply(self) -> bytes | None:
         """The reply body as it was committed, for the interface that publishes it; `None` before."""
-        return self._reply
+        return self._unstored.reply
 
     @property
     def is_repeated(self) -> bool:
         """Whether its turn was committed before, so that only the reply goes out again."""
-        return self._is_repeated is True
+        return self._unstored.is_repeated
 
     @property
     def request_id(self) -> str | None:
@@ -200,7 +208,7 @@ class Context(BaseModel):
 
         `None` outside a worker.
         """
-        return self._request_id
+        return self._unstored.request_id
 
     @property
     def last_label(self) -> NodeLabel | None:
@@ -210,8 +218,8 @@ class Context(BaseModel):
     @property
     def last_request(self) -> Message:
         """Request with the highest turn id in memory. Raises `ContextError` where there is none."""
-        if self._running is not None and self._running.request is not None:
-            return self._running.request
+        if (running := self._unstored.running) is not None and running.request is not None:
+            return running.request
         request = _latest(self.requests)
         if request is None:
             raise ContextError(f"context {self.id!r} has no requests in memory")
@@ -220,8 +228,8 @@ class Context(BaseModel):
     @property
     def last_response(self) -> Message | None:
         """Response with the highest turn id in memory, `None` where there is none."""
-        if self._running is not None and self._running.response is not None:
-            return self._running.response
+        if (running := self._unstored.running) is not None and running.response is not None:
+            return running.response
         return _latest(self.responses)
 
     @property
@@ -235,17 +243,18 @@ class Context(BaseModel):
         Raises `ContextError` outside a worker, `AttachmentError` where they cannot be had, a URL's included, and an
         `Unavailable` where they cannot be had now.
         """
-        if self._interface is None:
+        if self._unstored.interface is None:
             raise ContextError("attachments can be read in a worker alone: this context came through no interface")
-        return await attachment.get_bytes(self._interface)
+        return await attachment.get_bytes(self._unstored.interface)
 
     async def _hold(self, turn_ids: Sequence[int]) -> None:
         # The running turn is in memory even where its request was added after the context was made.
         running = {self.current_turn_id} & self.requests.keys()
-        missing = [n for n in turn_ids if n not in self._held and n not in running]
-        if not missing or self._load_turns is None:
+        held, load_turns = self._unstored.held, self._unstored.load_turns
+        missing = [n for n in turn_ids if n not in held and n not in running]
+        if not missing or load_turns is None:
             return
-        for turn_id, turn in (await self._load_turns(missing)).items():
+        for turn_id, turn in (await load_turns(missing)).items():
             # What a handler has set meanwhile is newer than what the store knows.
             if turn.request is not None:
                 self.requests.setdefault(turn_id, turn.request)
@@ -253,25 +262,20 @@ class Context(BaseModel):
                 self.labels.setdefault(turn_id, turn.label)
             if turn.response is not None:
                 self.responses.setdefault(turn_id, turn.response)
-        self._held.update(missing)
+        held.update(missing)
 
     def __copy__(self) -> Self:
-        return self._with_slots_of(super().__copy__())
+        return self._with_own_copy(super().__copy__())
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         self._read_stored()
-        return self._with_slots_of(super().__deepcopy__(memo))
+        return self._with_own_copy(super().__deepcopy__(memo))
 
-    def _with_slots_of(self, copied: Self) -> Self:
+    def _with_own_copy(self, copied: Self) -> Self:
         # A copy shares what leads to connections, which cannot be copied.
-        for name in self.__slots__:
-            object.__setattr__(copied, name, getattr(self, name))
-        object.__setattr__(copied, "_held", set(self._held))
+        object.__setattr__(copied, "_unstored", replace(self._unstored, held=set(self._unstored.held)))
         return copied
 
 
 def _latest(items: Mapping[int, Item]) -> Item | None:
     return items[max(items)] if items else None
-
-
-_BARE = dict.fromkeys((*Context.__slots__, "__pydantic_extra__", "__pydantic_private__"))

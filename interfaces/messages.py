@@ -4,8 +4,8 @@ Fields, defaults and JSON are Chatsky 0.10's, so a message goes to Chatsky and b
 one never unpickles anything, and writing one never pickles: what is not JSON is an error that names its key.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 from pydantic import SerializeAsAny, field_serializer, model_validator
 from pydantic_core import PydanticSerializationError
@@ -98,6 +98,10 @@ class Message(DataModel):
         origin: Origin | None = None,
         **extra: Any,
     ) -> None:
+        has_text_alone = attachments is None and annotations is None and misc is None and origin is None and not extra
+        if has_text_alone and type(text) is str and type(self) is Message:
+            _become_text(self, text, _FIELDS)
+            return
         super().__init__(text=text, attachments=attachments, annotations=annotations, misc=misc, origin=origin, **extra)
 
     # As pydantic's RootModel does: validation must not go through `__init__`, where strangers' keys become arguments.
@@ -112,6 +116,24 @@ class Message(DataModel):
         return " ".join(f"{name}='{value}'" for name, value in self.model_dump(exclude_none=True).items())
 
 
+def text_message(text: str) -> Message:
+    """What validating `{"text": text}` gives, at half the cost, where the text is known to be a string."""
+    message = Message.__new__(Message)
+    _become_text(message, text, ("text",))
+    return message
+
+
+def _become_text(message: Message, text: str, given: Iterable[str]) -> None:
+    """Make a new message one of this text and nothing else: it gets all that pydantic sets of one.
+
+    :param given: names of the fields that were said, and not left to their defaults.
+    """
+    object.__setattr__(message, "__dict__", {**_EMPTY, "text": text})
+    object.__setattr__(message, "__pydantic_fields_set__", set(given))
+    object.__setattr__(message, "__pydantic_extra__", {})
+    object.__setattr__(message, "__pydantic_private__", None)
+
+
 def message_json(message: Message) -> dict[str, Any]:
     """`message` as JSON. Raises `PydanticSerializationError`, which names the key, where something in it is none.
 
@@ -122,7 +144,8 @@ def message_json(message: Message) -> dict[str, Any]:
     return message.model_dump(mode="json")
 
 
-_EMPTY = dict[str, None].fromkeys(Message.model_fields)
+_FIELDS: Final = tuple(Message.model_fields)
+_EMPTY: Final = dict[str, None].fromkeys(_FIELDS)
 
 
 def has_text_at_most(message: Message) -> bool:

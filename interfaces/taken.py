@@ -2,8 +2,8 @@
 
 A context has one turn at a time, so its id finds the request that is in it, and no context variable has to travel with
 the turn (docs/decisions/0001). What waits behind another request of its context waits as it came: decoded, a body takes
-many times its bytes. Nothing stops a broker from sending what the prefetch allows, so what has no room is not kept: who
-takes a delivery asks here first (docs/decisions/0016). Used by `RabbitMQMessengerInterface`.
+many times its bytes. Nothing stops a broker from sending what the prefetch allows, so what has no room is not kept
+(docs/decisions/0016). Used by `RabbitMQMessengerInterface`.
 """
 
 from collections import Counter, deque
@@ -60,18 +60,6 @@ class Taken:
         self.bytes = 0
         """Bytes held now."""
 
-    def has_room(self, delivery: Delivery, channels: int) -> bool:
-        """Whether one more fits into its channel's share of the bytes, one of `channels`.
-
-        A channel that holds nothing always has room for one, whatever its size: otherwise nothing would go on.
-        """
-        there = self._by_channel.get(delivery.channel)
-        if not there:
-            return True
-        size = _size(delivery)
-        is_full = self.bytes + size > self._max_bytes
-        return not is_full and self._bytes_of[delivery.channel] + size <= self._max_bytes / channels
-
     def has_any(self, channel: Channel) -> bool:
         """Whether something of a channel is held."""
         return channel in self._by_channel
@@ -80,12 +68,22 @@ class Taken:
         """Whether something of a channel is held whose turn has not begun."""
         return any(not held.is_started for held in self._by_channel.get(channel, ()))
 
-    def take(self, delivery: Delivery) -> Held:
-        """Note what has arrived. It counts until it is `settled`."""
-        held = Held(delivery, _size(delivery), monotonic())
-        self._by_channel.setdefault(delivery.channel, set()).add(held)
-        self._bytes_of[delivery.channel] += held.size
-        self.bytes += held.size
+    def take(self, delivery: Delivery, channels: int) -> Held | None:
+        """Note what has arrived, which counts until it is `settled`; `None` where it has no room.
+
+        That is where the bytes are used up, or its channel's share of them, which is one of `channels`. A channel that
+        holds nothing always has room for one, whatever its size: otherwise nothing would go on.
+        """
+        channel, size = delivery.channel, _size(delivery)
+        of_channel = self._by_channel.get(channel)
+        if of_channel is None:
+            of_channel = self._by_channel[channel] = set()
+        elif self.bytes + size > self._max_bytes or self._bytes_of[channel] + size > self._max_bytes / channels:
+            return None
+        held = Held(delivery, size, monotonic())
+        of_channel.add(held)
+        self._bytes_of[channel] += size
+        self.bytes += size
         self._requests["true" if delivery.redelivered else "false"] += 1
         if (sent_at := delivery.properties.timestamp) is not None:
             self._queue_seconds.observe(max(0.0, time() - sent_at.timestamp()))

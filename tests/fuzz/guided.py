@@ -15,7 +15,7 @@ atheris: Any = importlib.import_module("atheris")  # Not among the project's own
 with atheris.instrument_imports(include=["interfaces"]):
     from interfaces.brokers import Delivery, Properties
     from interfaces.data_model import json_object
-    from interfaces.envelope import RequestBody, decode_body, decode_request
+    from interfaces.envelope import DecodedBody, decode_body, decode_request
     from interfaces.errors import AttachmentReferenceInvalid, DecryptionFailed, RequestRejected
     from interfaces.references import Reference
     from interfaces.reply_bodies import decode_reply
@@ -42,7 +42,7 @@ def require_one_line(detail: str) -> None:
     assert detail.isprintable(), detail
 
 
-def require_storable(accepted: RequestBody) -> None:
+def require_storable(accepted: DecodedBody) -> None:
     """What a worker accepts it must be able to keep: otherwise the dialog ends with it."""
     json_object(accepted.update_ctx_misc or {})
     record = TurnRecord(request=accepted.message)

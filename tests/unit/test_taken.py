@@ -36,9 +36,21 @@ class Bench:
         sent = encode_request(TOPOLOGY, message, ctx_id, request_id=request_id)
         come = delivery(sent.body, message_id=request_id)
         come = replace(come, routing_key=sent.routing_key, channel=channel or self.channel)
-        held = self.taken.take(come)
+        held = self.take(come)
         self.taken.line_up(held, self.decode(come))
         return held
+
+    def take(self, come: Delivery) -> Held:
+        held = self.taken.take(come, 1)
+        assert held is not None
+        return held
+
+    def fits(self, size: int, channels: int) -> bool:
+        """Whether one more of this size has room; it is not kept."""
+        held = self.taken.take(delivery_on(self.channel, size), channels)
+        if held is not None:
+            self.taken.settled(held)
+        return held is not None
 
 
 @pytest.fixture
@@ -87,7 +99,7 @@ def test_small_requests_that_wait_decoded_take_no_more_than_is_counted() -> None
         for n, one in enumerate(sent):
             come = delivery(bytes(bytearray(one.body)), message_id=f"a{n}", correlation_id=f"b{n}", content_type="json")
             come = replace(come, routing_key=one.routing_key, channel=bench.channel)
-            held = bench.taken.take(come)
+            held = bench.take(come)
             bench.taken.line_up(held, decode_request(replace(come, properties=one.properties), TOPOLOGY))
             assert held.request is not None
         used = tracemalloc.get_traced_memory()[0]
@@ -107,7 +119,7 @@ def test_a_context_in_no_turn_has_no_request(bench: Bench) -> None:
 
 
 def test_bodies_and_headers_count_until_they_are_settled(bench: Bench) -> None:
-    plain, rich = bench.taken.take(delivery(b"x" * 100)), bench.taken.take(delivery(b"", headers={"k": "v" * 1000}))
+    plain, rich = bench.take(delivery(b"x" * 100)), bench.take(delivery(b"", headers={"k": "v" * 1000}))
     assert plain.size == OVERHEAD + 100
     assert 1000 < rich.size - OVERHEAD < 1100
     assert bench.taken.bytes == plain.size + rich.size
@@ -117,25 +129,25 @@ def test_bodies_and_headers_count_until_they_are_settled(bench: Bench) -> None:
 
 def test_a_channel_has_room_up_to_its_share_and_not_a_byte_above_it() -> None:
     bench = Bench(max_bytes=4 * (OVERHEAD + 100))
-    bench.taken.take(delivery_on(bench.channel, 100))
-    assert [bench.taken.has_room(delivery_on(bench.channel, size), 2) for size in (99, 100, 101)] == [True, True, False]
+    bench.take(delivery_on(bench.channel, 100))
+    assert [bench.fits(size, 2) for size in (99, 100, 101)] == [True, True, False]
 
 
 def test_all_channels_together_have_room_up_to_the_bound_and_not_a_byte_above_it() -> None:
     """Shares shrink when queues are taken up, and what was held before that is still there."""
     bench = Bench(max_bytes=4 * (OVERHEAD + 100))
     for _ in range(2):
-        bench.taken.take(delivery_on(StubChannel(), 100))
-    bench.taken.take(delivery_on(bench.channel, 100))
-    assert [bench.taken.has_room(delivery_on(bench.channel, size), 1) for size in (99, 100, 101)] == [True, True, False]
+        bench.take(delivery_on(StubChannel(), 100))
+    bench.take(delivery_on(bench.channel, 100))
+    assert [bench.fits(size, 1) for size in (99, 100, 101)] == [True, True, False]
 
 
 def test_a_channel_that_holds_nothing_has_room_for_one_of_any_size(bench: Bench) -> None:
     small = Bench(max_bytes=10)
-    small.taken.take(delivery_on(StubChannel(), 1000))
-    assert small.taken.has_room(delivery_on(small.channel, 1000), 1)
-    small.taken.take(delivery_on(small.channel, 1000))
-    assert not small.taken.has_room(delivery_on(small.channel, 0), 1)
+    small.take(delivery_on(StubChannel(), 1000))
+    assert small.fits(1000, 1)
+    small.take(delivery_on(small.channel, 1000))
+    assert not small.fits(0, 1)
 
 
 def test_what_is_not_started_is_told_from_what_runs(bench: Bench) -> None:
