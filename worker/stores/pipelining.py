@@ -7,25 +7,21 @@ Nothing is sent twice but what Redis answered with NOSCRIPT, so did not run. `Se
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha1
 from importlib.resources import files
-from math import inf
 from typing import TYPE_CHECKING, Any
 
-from hiredis import Reader, pack_command
 from redis import exceptions
-from redis._parsers import hiredis as hiredis_parsing
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
 from interfaces.telemetry import Telemetry
 from worker.stores.durability import Confirmation
 from worker.stores.redis_errors import NotDurableError
+from worker.stores.round_trips import RoundTrips
 
 if TYPE_CHECKING:
     from interfaces.tracing import Tracing
@@ -98,7 +94,7 @@ class TickPipeline:
     ) -> None:
         telemetry = telemetry or Telemetry()
         self._sizes, self._tracing = telemetry.metrics.batch_size, telemetry.tracing
-        self._client = client
+        self._round_trips = RoundTrips(client)
         self._connections = connections
         self._confirmation = confirmation
         self._waiting: deque[_Call] = deque()
@@ -182,16 +178,12 @@ class TickPipeline:
                 await self._send_with_scripts(unknown)
             if is_elsewhere:
                 # A primary demoted by a failover answers READONLY for as long as its connections live.
-                await self._drop_idle_connections()
+                await self._round_trips.drop_idle()
         except (RedisError, OSError) as error:
             for call in batch:
                 call.resolve(error)
             # They lead where this one led. On a host that fell silent each would cost the next call another time limit.
-            await self._drop_idle_connections()
-
-    async def _drop_idle_connections(self) -> None:
-        with suppress(RedisError, OSError):
-            await self._client.connection_pool.disconnect(inuse_connections=False)
+            await self._round_trips.drop_idle()
 
     async def _send_with_scripts(self, calls: Sequence[_Call]) -> None:
         # SCRIPT LOAD rather than EVAL: Redis 7.4 and later may evict scripts that came by EVAL.
@@ -210,7 +202,7 @@ class TickPipeline:
             words.append(call.command.words)
         if self._confirmation is not None:
             words.append(self._confirmation.words)
-        answers = await _exchanged(self._client, words)
+        answers = await self._round_trips.make(words)
         self._note_sizes(calls)
         own = [answers[place] for place in places]
         shortfall = self._confirmation and self._confirmation.shortfall(answers[-1])
@@ -221,71 +213,6 @@ class TickPipeline:
         for name in ("load", "commit"):
             if count := scripts.count(name):
                 self._sizes[name].observe(count)
-
-
-_packed: Callable[[tuple[bytes, ...]], bytes] = pack_command  # type: ignore[assignment]  # typed for one word there
-
-
-async def _exchanged(client: Redis, words: Sequence[tuple[bytes, ...]]) -> list[Any]:
-    """Send commands over one connection, and the answers, errors among them. Raises where the connection fails.
-
-    What redis-py's own pipeline does, without what it spends on every command for features that are not used here.
-    """
-    pool = client.connection_pool
-    connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-    try:
-        await connection.send_packed_command([b"".join(map(_packed, words))])
-        answers = await _answers(connection, len(words))
-    except BaseException:
-        await connection.disconnect(nowait=True)  # With answers left to read it would give them to the next call.
-        raise
-    finally:
-        await pool.release(connection)
-    return answers
-
-
-async def _answers(connection: AbstractConnection, count: int) -> list[Any]:
-    """The next answers. Each has the connection's time limit, or up to a tenth less.
-
-    redis-py sets up a time limit and three coroutines for every answer, most of which are there already.
-    """
-    time, limit = asyncio.get_running_loop().time, connection.socket_timeout
-    answers: list[Any] = []
-    renew_at = 0.0
-    try:
-        async with asyncio.timeout(None) as over:
-            while len(answers) < count:
-                if limit is not None and (now := time()) >= renew_at:
-                    over.reschedule(now + limit)
-                    renew_at = now + limit / 10
-                try:
-                    answers.append(await connection.read_response(timeout=inf))
-                    answers += _answers_at_hand(connection, count - len(answers))
-                except ResponseError as error:
-                    answers.append(error)
-    except TimeoutError as error:
-        pieces: Any = connection.repr_pieces()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-        where = ":".join(str(part) for name, part in pieces if name in {"host", "port", "path"})
-        raise exceptions.TimeoutError(f"Timeout reading from {where}") from error
-    return answers
-
-
-def _answers_at_hand(connection: AbstractConnection, count: int) -> list[Any]:
-    """Those of the next answers that hiredis has read already; none where redis-py looks different."""
-    reader = getattr(getattr(connection, "_parser", None), "_reader", None)
-    answers: list[Any] = []
-    if not isinstance(reader, Reader) or _NOTHING is None:
-        return answers
-    for _ in range(count):
-        if (answer := reader.gets()) is _NOTHING:
-            break
-        if isinstance(answer, exceptions.ConnectionError):
-            raise answer  # As redis-py has it: a server that is still loading is as good as away.
-        answers.append(answer)
-    return answers
-
-
-_NOTHING: Any = getattr(hiredis_parsing, "NOT_ENOUGH_DATA", None)
 
 
 def closed() -> RedisError:

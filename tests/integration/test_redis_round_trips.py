@@ -1,0 +1,106 @@
+"""Round trips: which connection they go over, and when it is given up."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import ResponseError
+
+from tests.integration.redis_probes import eventually
+from worker.stores import round_trips
+from worker.stores.round_trips import RoundTrips
+
+WHO = (b"CLIENT", b"ID")
+
+
+@pytest.fixture
+async def other(redis_url: str) -> AsyncIterator[Redis]:
+    async with Redis.from_url(redis_url) as client:
+        yield client
+
+
+class Trips(RoundTrips):
+    """Round trips, and how often the pool was asked for a connection."""
+
+    def __init__(self, client: Redis) -> None:
+        super().__init__(client)
+        self.asked = 0
+
+    async def _from_pool(self) -> Any:
+        self.asked += 1
+        return await super()._from_pool()
+
+    async def who(self) -> int:
+        [number] = await self.make([WHO])
+        return int(number)
+
+
+@pytest.fixture
+async def trips(redis_url: str) -> AsyncIterator[Trips]:
+    pool = BlockingConnectionPool.from_url(redis_url, protocol=2, max_connections=2, timeout=5, socket_timeout=5)
+    client = Redis.from_pool(pool)
+    yield Trips(client)
+    await client.aclose()
+
+
+async def living(other: Redis) -> set[int]:
+    return {int(client["id"]) for client in await other.client_list()}
+
+
+async def test_a_connection_used_lately_is_used_again_without_asking_the_pool(trips: Trips) -> None:
+    assert len({await trips.who() for _ in range(5)}) == 1
+    assert trips.asked == 1
+
+
+async def test_one_that_was_idle_for_longer_goes_through_the_pool(
+    trips: Trips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(round_trips, "TRUSTED_SECONDS", 0)
+    assert len({await trips.who() for _ in range(5)}) == 1
+    assert trips.asked == 5
+
+
+async def test_round_trips_side_by_side_have_a_connection_each_and_no_more_than_the_pool_has(trips: Trips) -> None:
+    for _ in range(3):
+        first, second = await asyncio.gather(trips.who(), trips.who())
+        assert first != second
+    assert trips.asked == 2
+
+
+async def test_one_that_the_server_has_closed_is_replaced_without_an_error(trips: Trips, other: Redis) -> None:
+    before = await trips.who()
+    connection: Any = trips._idle[-1][1]
+    assert await other.client_kill_filter(_id=str(before)) == 1
+    await eventually(connection._reader.at_eof)
+    assert await trips.who() != before
+
+
+async def test_an_error_that_is_answered_leaves_the_connection_in_order(trips: Trips) -> None:
+    before = await trips.who()
+    error, number = await trips.make([(b"NO-SUCH-COMMAND",), WHO])
+    assert isinstance(error, ResponseError)
+    assert number == before == await trips.who()
+
+
+async def test_one_with_an_answer_left_to_read_is_not_used_again(trips: Trips, other: Redis) -> None:
+    before = await trips.who()
+    waiting = asyncio.create_task(trips.make([(b"BLPOP", b"test:never", b"0")]))
+    while not (await other.info("clients"))["blocked_clients"]:  # noqa: ASYNC110 - the server is asked
+        await asyncio.sleep(0.01)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    after = await trips.who()
+    assert after != before
+    assert before not in await living(other)
+
+
+async def test_what_nobody_uses_can_be_dropped(trips: Trips, other: Redis) -> None:
+    dropped = set(await asyncio.gather(trips.who(), trips.who()))
+    assert dropped <= await living(other)
+    await trips.drop_idle()
+    while dropped & await living(other):  # noqa: ASYNC110 - the server is asked
+        await asyncio.sleep(0.01)
+    assert await trips.who() not in dropped
