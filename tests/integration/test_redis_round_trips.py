@@ -1,10 +1,13 @@
 """Round trips: which connection they go over, and when it is given up."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+import uvloop
+from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import ResponseError
 
@@ -37,12 +40,18 @@ class Trips(RoundTrips):
         return int(number)
 
 
-@pytest.fixture
-async def trips(redis_url: str) -> AsyncIterator[Trips]:
-    pool = BlockingConnectionPool.from_url(redis_url, protocol=2, max_connections=2, timeout=5, socket_timeout=5)
+@asynccontextmanager
+async def opened(redis_url: str) -> AsyncIterator[Trips]:
+    pool = BlockingConnectionPool.from_url(redis_url, protocol=2, max_connections=3, timeout=5, socket_timeout=5)
     client = Redis.from_pool(pool)
     yield Trips(client)
     await client.aclose()
+
+
+@pytest.fixture
+async def trips(redis_url: str) -> AsyncIterator[Trips]:
+    async with opened(redis_url) as trips:
+        yield trips
 
 
 async def living(other: Redis) -> set[int]:
@@ -62,11 +71,54 @@ async def test_one_that_was_idle_for_longer_goes_through_the_pool(
     assert trips.asked == 5
 
 
-async def test_round_trips_side_by_side_have_a_connection_each_and_no_more_than_the_pool_has(trips: Trips) -> None:
+async def test_round_trips_side_by_side_have_a_connection_each(trips: Trips) -> None:
     for _ in range(3):
         first, second = await asyncio.gather(trips.who(), trips.who())
         assert first != second
     assert trips.asked == 2
+
+
+async def test_the_last_one_that_a_pool_has_is_given_back(trips: Trips) -> None:
+    """Otherwise who waits for one would wait for nothing, and everybody else at a server gone quiet."""
+    for _ in range(3):
+        assert len(set(await asyncio.gather(*(trips.who() for _ in range(9))))) == 3
+        async with asyncio.timeout(4):
+            connection = await trips._pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py has no types here
+        await trips._pool.release(connection)
+
+
+async def test_one_that_leads_to_who_was_the_primary_before_is_not_used_again(trips: Trips, other: Redis) -> None:
+    before = await trips.who()
+    pool: Any = trips._pool
+    pool.master_address = ("127.0.0.1", 1)  # as a pool of sentinels has it
+    assert await trips.who() != before
+    while before in await living(other):  # noqa: ASYNC110 - the server is asked
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_one_that_was_reset_is_replaced_and_in_the_pool_it_is_an_outage_at_worst(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], redis_url: str
+) -> None:
+    async def scenario() -> None:
+        async with opened(redis_url) as trips:
+            before = await trips.who()
+            await reset(trips._idle[-1][1])
+            assert await trips.who() != before
+            connection = trips._idle.pop()[1]
+            await trips._pool.release(connection)
+            await reset(connection)
+            with suppress(exceptions.ConnectionError):
+                await trips.who()
+            assert await trips.who() != before
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(scenario())
+
+
+async def reset(connection: Any) -> None:
+    connection._writer.transport.abort()
+    await eventually(lambda: connection._reader.exception() is not None or connection._reader.at_eof())
 
 
 async def test_one_that_the_server_has_closed_is_replaced_without_an_error(trips: Trips, other: Redis) -> None:

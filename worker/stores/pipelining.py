@@ -15,7 +15,6 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from redis import exceptions
-from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
 from interfaces.telemetry import Telemetry
@@ -80,21 +79,21 @@ class _Call:
 
 
 class TickPipeline:
-    """Sends commands over at most `connections` connections of `client`, those of one tick together and in order.
+    """Sends commands over at most `connections` connections of `trips`, those of one tick together and in order.
 
     With a `confirmation`, no answer of a pipeline counts before the copies of what it wrote are confirmed.
     """
 
     def __init__(
         self,
-        client: Redis,
+        trips: RoundTrips,
         connections: int,
         confirmation: Confirmation | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
         telemetry = telemetry or Telemetry()
         self._sizes, self._tracing = telemetry.metrics.batch_size, telemetry.tracing
-        self._round_trips = RoundTrips(client)
+        self._round_trips = trips
         self._connections = connections
         self._confirmation = confirmation
         self._waiting: deque[_Call] = deque()

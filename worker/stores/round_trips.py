@@ -28,7 +28,10 @@ _packed: Callable[[tuple[bytes, ...]], bytes] = pack_command  # type: ignore[ass
 
 
 class RoundTrips:
-    """Round trips over the connections of `client`, of which those used lately stay in hand."""
+    """Round trips over the connections of `client`, of which those used lately stay in hand.
+
+    One to a server, for all that go there: who finds that the server is the wrong one now drops the connections of all.
+    """
 
     def __init__(self, client: Redis) -> None:
         self._pool = client.connection_pool
@@ -41,12 +44,15 @@ class RoundTrips:
         connection, writer = self._in_hand() or (await self._from_pool(), None)
         try:
             if writer is None:
-                await connection.send_packed_command([sent])
+                await _send(connection, sent)
             answers = await _answers(connection, len(words), writer, sent)
         except BaseException:
             await self._drop(connection)  # With answers left to read it would give them to the next call.
             raise
-        self._idle.append((monotonic(), connection))
+        if self._pool.can_get_connection():
+            self._idle.append((monotonic(), connection))
+        else:
+            await self._pool.release(connection)  # Somebody may be waiting for one.
         return answers
 
     async def drop_idle(self) -> None:
@@ -62,26 +68,41 @@ class RoundTrips:
         """A connection that was used lately and is not known to be lost; none where redis-py looks different."""
         if not self._idle or monotonic() - self._idle[-1][0] >= TRUSTED_SECONDS:
             return None
-        connection: Any = self._idle[-1][1]
+        connection = self._idle[-1][1]
+        if (writer := self._writer_of(connection)) is not None:
+            self._idle.pop()
+            return connection, writer
+        return None
+
+    def _writer_of(self, connection: Any) -> StreamWriter | None:
+        """What writes to a connection; `None` where that is lost, leads elsewhere, or redis-py looks different."""
         reader, writer = getattr(connection, "_reader", None), getattr(connection, "_writer", None)
         if not (isinstance(reader, StreamReader) and isinstance(writer, StreamWriter)):
             return None
-        if reader.at_eof() or writer.is_closing():
-            return None
-        self._idle.pop()
-        return connection, writer
+        primary = getattr(self._pool, "master_address", None)  # Which the sentinels have told, where there are any.
+        is_right = primary is None or primary == (connection.host, connection.port)
+        return writer if is_right and not reader.at_eof() and not writer.is_closing() else None
 
     async def _from_pool(self) -> AbstractConnection:
         while self._idle:
-            await self._pool.release(self._idle.pop()[1])
-        connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-        return connection
+            connection = self._idle.pop()[1]
+            # The pool does not see that one was reset, nor that it leads to who was the primary before.
+            await (self._drop(connection) if self._writer_of(connection) is None else self._pool.release(connection))
+        taken: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+        return taken
 
     async def _drop(self, connection: AbstractConnection) -> None:
         try:
             await connection.disconnect(nowait=True)
         finally:
             await self._pool.release(connection)
+
+
+async def _send(connection: AbstractConnection, data: bytes) -> None:
+    try:
+        await connection.send_packed_command([data])
+    except RuntimeError as error:  # uvloop, of a connection that was reset while it lay in the pool
+        raise exceptions.ConnectionError(str(error)) from error
 
 
 async def _answers(connection: AbstractConnection, count: int, writer: StreamWriter | None, unsent: bytes) -> list[Any]:

@@ -18,12 +18,14 @@ from worker.stores.durability import Confirmation, refuse_without_disk
 from worker.stores.pipelining import Command, Script, TickPipeline
 from worker.stores.redis_errors import is_login_refused, store_error
 from worker.stores.refusals import LOGIN, Refusals
+from worker.stores.round_trips import RoundTrips
 
 CONNECTIONS: Final = 2
 """Connections of one pipeline: while one batch of calls is being answered, the next ones can already travel."""
 
-MAX_CONNECTIONS: Final = 2 * CONNECTIONS
-"""Connections to one server: those of the pipeline for commits that wait, and of the one for everything else."""
+MAX_CONNECTIONS: Final = 2 * CONNECTIONS + 1
+"""Connections to one server: those of the pipeline for commits that wait and of the one for everything else, which
+stay in hand, and one for who comes by no pipeline."""
 
 OLDEST_VERSION: Final = (7, 0)
 """Oldest version the scripts are tested with."""
@@ -35,9 +37,10 @@ class Server:
     def __init__(self, client: Redis, confirmation: Confirmation | None, telemetry: Telemetry | None = None) -> None:
         self.client = client
         self._confirmation = confirmation
-        self.pipeline = TickPipeline(client, CONNECTIONS, telemetry=telemetry)
+        trips = RoundTrips(client)
+        self.pipeline = TickPipeline(trips, CONNECTIONS, telemetry=telemetry)
         self._commits = (
-            self.pipeline if confirmation is None else TickPipeline(client, CONNECTIONS, confirmation, telemetry)
+            self.pipeline if confirmation is None else TickPipeline(trips, CONNECTIONS, confirmation, telemetry)
         )
 
     async def check(self, scripts: Sequence[Script]) -> None:
