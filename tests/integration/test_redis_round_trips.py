@@ -1,15 +1,17 @@
 """Round trips: which connection they go over, and when it is given up."""
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
 
 import pytest
 import uvloop
 from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from tests.integration.redis_probes import eventually
 from worker.stores import round_trips
@@ -114,6 +116,42 @@ def test_one_that_was_reset_is_replaced_and_in_the_pool_it_is_an_outage_at_worst
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(scenario())
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_one_that_is_reset_while_it_is_made_is_an_outage_and_no_other_error(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """uvloop raises `RuntimeError` then, which once made a dead letter of a turn."""
+    resets: list[None] = []
+
+    async def scenario() -> None:
+        def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+            resets.append(None)
+
+        async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with opened(f"redis://127.0.0.1:{port}") as trips:
+                for _ in range(50):
+                    with pytest.raises((RedisError, OSError)):
+                        await trips.who()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(scenario())
+    assert resets
+
+
+async def test_what_uvloop_raises_of_a_closed_connection_is_an_outage(
+    trips: Trips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def closed() -> None:
+        raise RuntimeError("unable to perform operation; the handler is closed")
+
+    monkeypatch.setattr(trips._pool, "get_connection", closed)
+    with pytest.raises(exceptions.ConnectionError, match="handler is closed"):
+        await trips.who()
 
 
 async def reset(connection: Any) -> None:

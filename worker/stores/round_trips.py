@@ -40,11 +40,19 @@ class RoundTrips:
 
     async def make(self, words: Sequence[tuple[bytes, ...]]) -> list[Any]:
         """Send commands; the answer to each, errors among them. Raises where the connection fails."""
+        try:
+            return await self._made(words)
+        except RuntimeError as error:
+            # What uvloop raises over a connection that was reset, be it while it is made. Let through, it would pass
+            # for an error of the bot, and its turn would end as a dead letter.
+            raise exceptions.ConnectionError(str(error)) from error
+
+    async def _made(self, words: Sequence[tuple[bytes, ...]]) -> list[Any]:
         sent = b"".join(map(_packed, words))
         connection, writer = self._in_hand() or (await self._from_pool(), None)
         try:
             if writer is None:
-                await _send(connection, sent)
+                await connection.send_packed_command([sent])
             answers = await _answers(connection, len(words), writer, sent)
         except BaseException:
             await self._drop(connection)  # With answers left to read it would give them to the next call.
@@ -96,13 +104,6 @@ class RoundTrips:
             await connection.disconnect(nowait=True)
         finally:
             await self._pool.release(connection)
-
-
-async def _send(connection: AbstractConnection, data: bytes) -> None:
-    try:
-        await connection.send_packed_command([data])
-    except RuntimeError as error:  # uvloop, of a connection that was reset while it lay in the pool
-        raise exceptions.ConnectionError(str(error)) from error
 
 
 async def _answers(connection: AbstractConnection, count: int, writer: StreamWriter | None, unsent: bytes) -> list[Any]:
