@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 import uvloop
 from redis import exceptions
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from interfaces.errors import StoreUnavailable
 from tests.integration.redis_probes import eventually
-from worker.stores import round_trips
+from worker.stores import Retention, round_trips
+from worker.stores.address import parse_address
+from worker.stores.clients import primary_client, server_client
+from worker.stores.redis import RedisStore
 from worker.stores.round_trips import RoundTrips
 
 WHO = (b"CLIENT", b"ID")
@@ -44,8 +48,7 @@ class Trips(RoundTrips):
 
 @asynccontextmanager
 async def opened(redis_url: str) -> AsyncIterator[Trips]:
-    pool = BlockingConnectionPool.from_url(redis_url, protocol=2, max_connections=3, timeout=5, socket_timeout=5)
-    client = Redis.from_pool(pool)
+    client = server_client(parse_address(redis_url), 5, 3)
     yield Trips(client)
     await client.aclose()
 
@@ -132,26 +135,38 @@ def test_one_that_is_reset_while_it_is_made_is_an_outage_and_no_other_error(
             resets.append(None)
 
         async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
-            async with opened(f"redis://127.0.0.1:{port}") as trips:
+            url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with opened(url) as trips:
                 for _ in range(50):
                     with pytest.raises((RedisError, OSError)):
                         await trips.who()
+            store = RedisStore(url, "test", Retention())
+            for _ in range(50):
+                with pytest.raises(StoreUnavailable):
+                    await store.open()
+            await store.close()
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(scenario())
-    assert resets
+    assert len(resets) >= 100
 
 
-async def test_what_uvloop_raises_of_a_closed_connection_is_an_outage(
-    trips: Trips, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("url", ["redis://h", "rediss://h", "unix:///h", "redis+sentinel://h/primary"])
+async def test_what_uvloop_raises_over_a_lost_connection_is_told_as_redis_py_tells_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def closed() -> None:
-        raise RuntimeError("unable to perform operation; the handler is closed")
+    """Whatever the connection is made for: calls, the checks at the start, scans, a cluster's table."""
 
-    monkeypatch.setattr(trips._pool, "get_connection", closed)
+    async def closed(**_: object) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    address = parse_address(url)
+    client = primary_client(address, 5) if address.primary is not None else server_client(address, 5, 1)
+    connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py has no types here
+    monkeypatch.setattr(connection, "connect_check_health", closed)
     with pytest.raises(exceptions.ConnectionError, match="handler is closed"):
-        await trips.who()
+        await connection.send_packed_command([b"PING"])
+    await client.aclose()
 
 
 async def reset(connection: Any) -> None:

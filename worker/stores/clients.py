@@ -6,10 +6,11 @@ runs into a fail-over must look for the new primary first. Called by the store's
 
 import asyncio
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import SSLConnection, parse_url
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import (
     MasterNotFoundError,
@@ -19,6 +20,7 @@ from redis.asyncio.sentinel import (
     SentinelManagedSSLConnection,
 )
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisError
 
 from interfaces.errors import StoreRefused
@@ -35,8 +37,11 @@ SENTINEL_SECONDS: Final = 1.0
 def server_client(address: RedisAddress, timeout: float, connections: int, host: Host | None = None) -> Redis:
     """A client of the server at `address`, or of a cluster's node at `host`. `timeout`, in seconds, bounds waits."""
     options: dict[str, Any] = {**_options(timeout), **parse_url(address.server_url)}
+    options["connection_class"] = _losing_plainly(options.get("connection_class", Connection))
     if host is not None:
         options["host"], options["port"] = host
+    if "path" in options:
+        del options["socket_keepalive"]  # A Unix socket has none, and redis-py refuses the word.
     pool = BlockingConnectionPool(**({"max_connections": connections, "timeout": timeout} | options))
     return Redis.from_pool(pool)
 
@@ -48,7 +53,8 @@ def primary_client(address: RedisAddress, timeout: float) -> Redis:
         options.pop(name, None)
     is_encrypted = options.pop("connection_class", None) is SSLConnection
     encryption = {name: value for name, value in options.items() if name.startswith("ssl_")}
-    options["connection_class"] = SentinelManagedSSLConnection if is_encrypted else SentinelManagedConnection
+    kind = SentinelManagedSSLConnection if is_encrypted else SentinelManagedConnection
+    options["connection_class"] = _losing_plainly(kind)
     sentinels = _Sentinels(address, encryption, timeout)
     return Redis.from_pool(_PrimaryPool(address.primary, sentinels, **options))  # type: ignore[no-untyped-call]  # redis-py has no types here
 
@@ -74,6 +80,24 @@ def refuse_unusable_files(address: RedisAddress) -> None:
             client_context(*files)
         except ValueError as error:
             raise StoreRefused(f"TLS to Redis: {error}") from error
+
+
+@cache
+def _losing_plainly(kind: type[AbstractConnection]) -> type[AbstractConnection]:
+    """`kind`, which says in redis-py's own way that it was lost, on every event loop.
+
+    uvloop raises a bare `RuntimeError` where a connection is written to that was reset, be it while it is made. Let
+    through, it would pass for an error of the bot, and its turn would end as a dead letter.
+    """
+
+    class LosingPlainly(kind):  # type: ignore[misc,valid-type]  # whichever it is
+        async def send_packed_command(self, *args: Any, **more: Any) -> None:
+            try:
+                await super().send_packed_command(*args, **more)
+            except RuntimeError as error:
+                raise ConnectionLost(f"Error while writing to socket: {error}") from error
+
+    return LosingPlainly
 
 
 class _PrimaryPool(SentinelConnectionPool):

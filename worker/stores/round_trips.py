@@ -1,7 +1,7 @@
 """Round trips over redis-py's connections, without what it spends on every connection and every answer.
 
-Its pool looks at a connection before it gives it out, and counts for monitoring what it gives and takes: half of the
-calls that a round trip takes. For each answer it sets up a time limit and three coroutines, though most are there
+Its pool looks at a connection before it gives it out, and counts for monitoring what it gives and takes: two fifths of
+the calls of a round trip. For each answer it sets up a time limit and three coroutines, though most are there
 already when the first is. Used by `TickPipeline`.
 """
 
@@ -40,14 +40,6 @@ class RoundTrips:
 
     async def make(self, words: Sequence[tuple[bytes, ...]]) -> list[Any]:
         """Send commands; the answer to each, errors among them. Raises where the connection fails."""
-        try:
-            return await self._made(words)
-        except RuntimeError as error:
-            # What uvloop raises over a connection that was reset, be it while it is made. Let through, it would pass
-            # for an error of the bot, and its turn would end as a dead letter.
-            raise exceptions.ConnectionError(str(error)) from error
-
-    async def _made(self, words: Sequence[tuple[bytes, ...]]) -> list[Any]:
         sent = b"".join(map(_packed, words))
         connection, writer = self._in_hand() or (await self._from_pool(), None)
         try:
