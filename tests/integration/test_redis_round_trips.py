@@ -155,17 +155,21 @@ def test_one_that_is_reset_while_it_is_made_is_an_outage_and_no_other_error(
 async def test_what_uvloop_raises_over_a_lost_connection_is_told_as_redis_py_tells_it(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the connection is made for: calls, the checks at the start, scans, a cluster's table."""
+    """Whatever the connection is made for: calls, checks at the start, scans, a cluster's table, a sentinel's word."""
 
     async def closed(**_: object) -> None:
         raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
 
     address = parse_address(url)
     client = primary_client(address, 5) if address.primary is not None else server_client(address, 5, 1)
-    connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py has no types here
-    monkeypatch.setattr(connection, "connect_check_health", closed)
-    with pytest.raises(exceptions.ConnectionError, match="handler is closed"):
-        await connection.send_packed_command([b"PING"])
+    pools: list[Any] = [client.connection_pool]
+    if address.primary is not None:
+        pools += [sentinel.connection_pool for sentinel in pools[0].sentinel_manager.sentinels]
+    for pool in pools:
+        connection = pool.make_connection()
+        monkeypatch.setattr(connection, "connect_check_health", closed)
+        with pytest.raises(exceptions.ConnectionError, match="handler is closed"):
+            await connection.send_packed_command([b"PING"])
     await client.aclose()
 
 

@@ -66,12 +66,12 @@ async def test_the_primary_and_the_sentinels_get_their_own_passwords_and_the_sam
     url = "rediss+sentinel://user:one@a,b/primary/3?sentinel_password=two&ssl_ca_certs=%2Fca.pem"
     client = primary_client(parse_address(url), timeout=7)
     pool: Any = client.connection_pool
-    assert pool.connection_class is SentinelManagedSSLConnection
+    assert issubclass(pool.connection_class, SentinelManagedSSLConnection)
     expected = {"username": "user", "password": "one", "db": 3, "ssl_ca_certs": "/ca.pem", "socket_timeout": 7}
     assert expected.items() <= pool.connection_kwargs.items()
     for sentinel in pool.sentinel_manager.sentinels:
         asked = sentinel.connection_pool
-        assert asked.connection_class is SSLConnection
+        assert issubclass(asked.connection_class, SSLConnection)
         expected = {"username": None, "password": "two", "ssl_ca_certs": "/ca.pem", "socket_timeout": 1}
         assert expected.items() <= asked.connection_kwargs.items()
     await client.aclose()

@@ -87,7 +87,8 @@ def _losing_plainly(kind: type[AbstractConnection]) -> type[AbstractConnection]:
     """`kind`, which says in redis-py's own way that it was lost, on every event loop.
 
     uvloop raises a bare `RuntimeError` where a connection is written to that was reset, be it while it is made. Let
-    through, it would pass for an error of the bot, and its turn would end as a dead letter.
+    through, it would pass for an error of the bot, and its turn would end as a dead letter; of a sentinel, it would
+    hide what the others answer.
     """
 
     class LosingPlainly(kind):  # type: ignore[misc,valid-type]  # whichever it is
@@ -121,6 +122,9 @@ class _Sentinels(Sentinel):
         options |= {"username": address.sentinel_user, "password": address.sentinel_password}
         super().__init__(address.hosts, sentinel_kwargs=options)  # type: ignore[no-untyped-call]  # redis-py has no types here
         self._hosts = address.hosts
+        for sentinel in self.sentinels:
+            pool = sentinel.connection_pool
+            pool.connection_class = _losing_plainly(pool.connection_class)
 
     async def discover_master(self, service_name: str) -> Host:
         """Host and port of the primary. Raises `MasterNotFoundError` with what each sentinel said."""
