@@ -11,13 +11,18 @@ from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
 CHAIN: Final = "name the authority that signed it as SWITCHBOARD_TLS_CA"
+FORM: Final = (
+    "have it, or its authority's own, made anew with the extensions that RFC 5280 asks for (4.2.1), "
+    "on which Python insists from 3.13 on"
+)
 MENDS: Final[Mapping[int, str]] = {
     9: "set the clock right",
     10: "renew it on the server, or set the clock right",
     62: "use a host name that it was made for",
     64: "use an address that it was made for",
+    **dict.fromkeys(range(80, 95), FORM),
 }
-"""By OpenSSL's X509_V_ERR_ numbers: not yet valid, expired, other host name, other address."""
+"""By OpenSSL's X509_V_ERR_ numbers: not yet valid, expired, other host name, other address, not as the RFC has it."""
 
 CLIENT_ALERTS: Final = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "UNKNOWN_CA", "CERTIFICATE", "ACCESS_DENIED")
 """In OpenSSL's names of the alerts by which a server refuses a client; handshake failure is TLS 1.2's way of it."""

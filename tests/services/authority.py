@@ -25,17 +25,22 @@ class Issued:
 
 
 class Authority:
-    """Signs certificates. `file` is what those who trust it are given."""
+    """Signs certificates, `as_asked` by RFC 5280 or as they were often made before Python looked at that.
 
-    def __init__(self, directory: Path, name: str) -> None:
+    `file` is what those who trust it are given.
+    """
+
+    def __init__(self, directory: Path, name: str, *, as_asked: bool = True) -> None:
         self._directory = directory
         self._name = _name(name)
         self._key = ec.generate_private_key(ec.SECP256R1())
+        self._as_asked = as_asked
         now = datetime.now(UTC)
-        certificate = (
-            self._builder(self._name, self._key.public_key(), now - DAY, now + 30 * DAY)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .sign(self._key, hashes.SHA256())
+        builder = self._builder(self._name, self._key.public_key(), now - DAY, now + 30 * DAY).add_extension(
+            x509.BasicConstraints(ca=True, path_length=0), critical=True
+        )
+        certificate = (builder.add_extension(_SIGNING, critical=True) if as_asked else builder).sign(
+            self._key, hashes.SHA256()
         )
         self.file = directory / f"{name}.pem"
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -68,7 +73,20 @@ class Authority:
         self, name: x509.Name, key: ec.EllipticCurvePublicKey, begins: datetime, ends: datetime
     ) -> x509.CertificateBuilder:
         builder = x509.CertificateBuilder(self._name, name, key, x509.random_serial_number(), begins, ends)
-        return builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        if not self._as_asked:
+            return builder
+        signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        return builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False).add_extension(
+            signer, critical=False
+        )
+
+
+_SIGNING = x509.KeyUsage(
+    **dict.fromkeys(("key_cert_sign", "crl_sign"), True),
+    **dict.fromkeys(("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"), False),
+    **dict.fromkeys(("key_agreement", "encipher_only", "decipher_only"), False),
+)
+"""What the key of an authority is for."""
 
 
 def _name(name: str) -> x509.Name:

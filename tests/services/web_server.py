@@ -2,7 +2,6 @@
 in which public addresses lead to it."""
 
 import asyncio
-import datetime
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -10,10 +9,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpcore
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+
+from tests.services.authority import Authority
 
 Handler = Callable[[asyncio.StreamWriter, str], Awaitable[None]]
 """Writes the whole answer to a request for a path with its query."""
@@ -87,45 +84,16 @@ class Wiring(httpcore.AsyncNetworkBackend):
         return await self._real.connect_tcp("127.0.0.1", self._ports[port], *args, **options)
 
 
-class Authority:
-    """Makes certificates; `trusting` is a client that trusts them and no others."""
+class Trusted:
+    """An authority; `trusting` is a client that trusts it and no others."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._certificate = _certificate(self._key, self._key, "authority", "authority")
-        self.trusting = ssl.create_default_context(cadata=_pem(self._certificate).decode())
+        self._authority = Authority(directory, "authority")
+        self.trusting = ssl.create_default_context(cafile=self._authority.file)
 
     def server(self, host: str) -> ssl.SSLContext:
         """A server that proves to be `host`."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        file = self._directory / f"{host}.pem"
-        secret = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        file.write_bytes(secret + _pem(_certificate(key, self._key, host, "authority")))
+        issued = self._authority.issue(host, host)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file)
+        context.load_cert_chain(issued.certificate, issued.key)
         return context
-
-
-def _certificate(
-    key: ec.EllipticCurvePrivateKey, signer: ec.EllipticCurvePrivateKey, subject: str, issuer: str
-) -> x509.Certificate:
-    now = datetime.datetime.now(datetime.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
-        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=subject == issuer, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(subject)]), critical=False)
-        .sign(signer, hashes.SHA256())
-    )
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)

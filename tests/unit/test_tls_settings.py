@@ -1,5 +1,6 @@
 """Files and options of TLS in settings and URLs: nothing that looks like security may be without effect."""
 
+import asyncio
 import ssl
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 
 from interfaces.brokers.opening import open_broker
 from interfaces.errors import ExitCode, SettingsInvalid
-from interfaces.tls import handshake_fault
+from interfaces.tls import client_context, handshake_fault
+from tests.services.authority import Authority
 from worker.settings import load_settings
 
 
@@ -93,3 +95,20 @@ def test_errors_that_lead_back_to_themselves_are_looked_through_once() -> None:
     second.__cause__ = ssl.SSLCertVerificationError(1, "refused")
     second.__cause__.verify_code, second.__cause__.verify_message = 10, "certificate has expired"
     assert "Mend: renew it" in (handshake_fault(first) or "")
+
+
+async def test_a_certificate_of_an_older_make_is_told_from_one_of_an_unknown_authority(tmp_path: Path) -> None:
+    """Python 3.13 and newer refuse it in every connection; earlier ones where they are told to."""
+    authority = Authority(tmp_path, "authority", as_asked=False)
+    issued = authority.issue("server", "127.0.0.1")
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(issued.certificate, issued.key)
+    context = client_context(str(authority.file), None, None)
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=serving) as server:
+        with pytest.raises(ssl.SSLCertVerificationError) as caught:
+            await asyncio.open_connection(*server.sockets[0].getsockname(), ssl=context)
+    fault = handshake_fault(caught.value)
+    assert fault is not None
+    assert "RFC 5280" in fault
+    assert "SWITCHBOARD_TLS_CA" not in fault

@@ -15,7 +15,7 @@ from interfaces.allowed_hosts import parse_allowed
 from interfaces.errors import AttachmentMissing, AttachmentTooLarge, AttachmentUrlRefused
 from interfaces.public_addresses import is_public
 from interfaces.url_fetching import FetchRules, fetch_url, resolve
-from tests.services.web_server import Authority, WebServer, Wiring, answer
+from tests.services.web_server import Trusted, WebServer, Wiring, answer
 
 DATA = b"a picture" * 1000
 PUBLIC = "93.184.215.14"
@@ -37,14 +37,14 @@ class Names:
 
 
 @pytest.fixture
-def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
-    authority = Authority(tmp_path)
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trusted:
+    authority = Trusted(tmp_path)
     monkeypatch.setattr(url_fetching, "_tls", lambda: authority.trusting)
     return authority
 
 
 @pytest.fixture
-async def server(authority: Authority) -> AsyncIterator[WebServer]:
+async def server(authority: Trusted) -> AsyncIterator[WebServer]:
     async with WebServer(authority.server("files.example.org")) as server:
         server.handlers["/picture?size=1"] = answer(DATA)
         yield server
@@ -97,7 +97,7 @@ async def test_a_certificate_for_another_name_is_refused(wiring: Wiring, server:
 
 async def test_a_certificate_of_an_authority_nobody_trusts_is_refused(wiring: Wiring, tmp_path: Path) -> None:
     (tmp_path / "forger").mkdir()
-    async with WebServer(Authority(tmp_path / "forger").server("files.example.org")) as forger:
+    async with WebServer(Trusted(tmp_path / "forger").server("files.example.org")) as forger:
         with pytest.raises(AttachmentMissing, match="certificate verify failed"):
             await fetch(Wiring({443: forger.port}))
         assert forger.requests == []
