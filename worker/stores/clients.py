@@ -123,7 +123,7 @@ class _Sentinels(Sentinel):
         super().__init__(address.hosts, sentinel_kwargs=options)  # type: ignore[no-untyped-call]  # redis-py has no types here
         self._hosts = address.hosts
         for sentinel in self.sentinels:
-            pool = sentinel.connection_pool
+            pool: Any = sentinel.connection_pool
             pool.connection_class = _losing_plainly(pool.connection_class)
 
     async def discover_master(self, service_name: str) -> Host:
