@@ -1,10 +1,8 @@
 """Runs of the bot, so many at a time and each within its time. One that does not end even then is left behind.
 
-A run is a task of its own: one that ignores its cancellation, or waits for a thread, can then be left to itself. It
-waits for its place itself and gives it back itself, so that the next one begins a tick of the event loop later and not
-five (docs/decisions/0027). What is left behind has no place and reaches nothing more; it is counted while it lasts, and
-said in the log with the place it is at. `watch` ends the process at a bound, for nothing but its end rids it of a
-thread. Used by `worker.turns`.
+A run is a task of its own: one that ignores its cancellation, or waits for a thread, can then be left to itself. What
+is left behind has no place and reaches nothing more; it is counted while it lasts, and said in the log with where it
+is. `watch` ends the process at a bound, for nothing but its end rids it of a thread. Used by `worker.turns`.
 """
 
 import asyncio
@@ -14,6 +12,8 @@ import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Callable
+from contextvars import Context, copy_context
+from functools import partial
 from time import monotonic
 from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -22,6 +22,7 @@ from interfaces.bot_signals import BotSignal
 from interfaces.errors import BotStuck, StoreUnavailable, TurnAbandoned, described
 from interfaces.foreign import StrayCancellationError
 from interfaces.telemetry import Telemetry
+from worker.places import Places, begin_task
 from worker.stores import ContextStore
 
 if TYPE_CHECKING:
@@ -53,23 +54,17 @@ class Run:
         self._seconds = seconds
         self._loop = loop
         self._threads: list[threading.Thread] = []
-        self.task: asyncio.Task[Any]
-        self.is_left = False
+        self.asked_at = monotonic()
+        self.task: asyncio.Task[Any] | None = None
+        """Not before it has its place."""
+        self.has_place = self.is_left = False
         self._woken: asyncio.Future[None] | None = None
         self._deadline: float | None = None
-        self._places: asyncio.Semaphore | None = None
 
-    def begin(self, places: asyncio.Semaphore) -> None:
-        """Note that it has one of the places, and that its time begins."""
-        self._places = places
+    def begin(self) -> None:
+        """Note that it has a place, and that its time begins."""
+        self.has_place = True
         self.restart_clock()
-
-    def leave(self) -> bool:
-        """Give its place back; False where it has none any more."""
-        places, self._places = self._places, None
-        if places is not None:
-            places.release()
-        return places is not None
 
     def restart_clock(self) -> None:
         """Give the run all of its time again: what it waited for was not its fault."""
@@ -81,10 +76,9 @@ class Run:
         What `asyncio.wait` does at half the cost, which is that of a task: there is one of these in every turn.
         """
         loop = self._loop
-        self.task.add_done_callback(self._wake)
-        while not self.task.done() and (left := self._left(loop.time())) > 0:
+        while not self.has_ended and (left := self._left(loop.time())) > 0:
             self._woken = loop.create_future()
-            over = loop.call_later(left, self._wake)
+            over = loop.call_later(left, self.wake)
             try:
                 await self._woken
             finally:
@@ -93,7 +87,8 @@ class Run:
     def _left(self, now: float) -> float:
         return self._seconds if self._deadline is None else self._deadline - now
 
-    def _wake(self, _: object = None) -> None:
+    def wake(self, _: object = None) -> None:
+        """End the wait, to look again."""
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
@@ -102,9 +97,14 @@ class Run:
         self._threads.append(thread)
 
     @property
+    def has_ended(self) -> bool:
+        """Whether its task is over; a thread of it may go on."""
+        return self.task is not None and self.task.done()
+
+    @property
     def goes_on(self) -> bool:
         """Whether anything of it still runs."""
-        return not self.task.done() or any(thread.is_alive() for thread in self._threads)
+        return not self.has_ended or any(thread.is_alive() for thread in self._threads)
 
     def place(self) -> str:
         """Where it is, as in a traceback."""
@@ -114,7 +114,7 @@ class Run:
             for thread in self._threads
             if thread.is_alive() and thread.ident in frames
         ]
-        if not self.task.done():
+        if self.task is not None and not self.task.done():
             stacks += [traceback.StackSummary.extract(iter(await_chain(self.task.get_coro())))]
         return "".join(line for stack in stacks for line in stack.format()[-DEEPEST:])
 
@@ -166,7 +166,7 @@ class BotRuns:
         self._metrics, self._tracing = telemetry.metrics, telemetry.tracing
         self._place_seconds, self._run_seconds = (self._metrics.stage_seconds[stage] for stage in ("place", "run"))
         self._seconds = seconds
-        self._places = asyncio.Semaphore(concurrency)
+        self._places = Places(concurrency)
         self._limit = limit
         self._left: set[Run] = set()
         self._too_many = asyncio.Event()
@@ -189,35 +189,45 @@ class BotRuns:
         `TurnOverdue`."""
         if (tracing := self._tracing) is not None:
             bot = _traced(bot, tracing)
-        loop = asyncio.get_running_loop()
-        run = Run(self._seconds, loop)
-        task: asyncio.Task[T] = loop.create_task(self._in_a_place(bot, run), name=name)
-        run.task = task
+        run = Run(self._seconds, asyncio.get_running_loop())
+        start = partial(self._begin, run, name, bot, copy_context())
+        self._places.line_up(start)
         try:
             await run.wait()
         except asyncio.CancelledError:
-            await self._end(run)
+            if run.task is None:
+                self._places.leave_line(start)
+            else:
+                await self._end(run, run.task)
             raise
+        task: asyncio.Task[T] = cast("asyncio.Task[T]", run.task)
         if task.done():
             # Its outcome leads back to the run, by way of the store that a context loads older turns from: every turn
             # would leave a circle of 35 objects, which only the garbage collector frees.
-            del run.task
+            run.task = None
             try:
                 return _outcome(task)
             finally:
                 del task  # As there.
-        await self._end(run)
+        await self._end(run, task)
         if run.is_left and self.left_behind >= self._limit:
             self._too_many.set()
         raise TurnOverdue(f"the bot ran for more than {self._seconds:g} s")
 
-    async def _in_a_place(self, bot: Callable[[Run], Awaitable[T]], run: Run) -> T:
-        asked = monotonic()
-        await self._places.acquire()
-        run.begin(self._places)
-        began = monotonic()
-        self._place_seconds.observe(began - asked)
+    def _begin(
+        self, run: Run, name: str, bot: Callable[[Run], Awaitable[Any]], context: Context, *, at_once: bool
+    ) -> None:
+        run.begin()
+        self._place_seconds.observe(monotonic() - run.asked_at)
         self._metrics.turns_running += 1
+        run.task = begin_task(self._in_a_place(bot, run), name, context, at_once=at_once)
+        if run.task.done():
+            run.wake()
+        else:
+            run.task.add_done_callback(run.wake)
+
+    async def _in_a_place(self, bot: Callable[[Run], Awaitable[T]], run: Run) -> T:
+        began = monotonic()
         try:
             return await bot(run)
         except SystemExit as error:
@@ -228,20 +238,23 @@ class BotRuns:
             self._leave(run)
 
     def _leave(self, run: Run) -> None:
-        if run.leave():
+        """Give its place back, once."""
+        if run.has_place:
+            run.has_place = False
             self._metrics.turns_running -= 1
+            self._places.give_back()
 
-    async def _end(self, run: Run) -> None:
-        run.task.add_done_callback(_log_late_error)
-        run.task.cancel()
+    async def _end(self, run: Run, task: "asyncio.Task[Any]") -> None:
+        task.add_done_callback(_log_late_error)
+        task.cancel()
         try:
-            await asyncio.wait({run.task}, timeout=CANCEL_SECONDS)
+            await asyncio.wait({task}, timeout=CANCEL_SECONDS)
         finally:
+            self._leave(run)  # One that was cancelled before its first step has not done it.
             if run.goes_on:
                 run.is_left = True
-                self._leave(run)
                 self._left.add(run)
-                logger.error("%s does not end, and is left behind at\n%s", run.task.get_name(), run.place())
+                logger.error("%s does not end, and is left behind at\n%s", task.get_name(), run.place())
 
 
 def _traced(bot: Callable[[Run], Awaitable[T]], tracing: "Tracing") -> Callable[[Run], Awaitable[T]]:
