@@ -250,9 +250,9 @@ class BotRuns:
         try:
             await asyncio.wait({task}, timeout=CANCEL_SECONDS)
         finally:
+            run.is_left = run.goes_on
             self._leave(run)  # One that was cancelled before its first step has not done it.
-            if run.goes_on:
-                run.is_left = True
+            if run.is_left:
                 self._left.add(run)
                 logger.error("%s does not end, and is left behind at\n%s", task.get_name(), run.place())
 
