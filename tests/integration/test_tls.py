@@ -23,7 +23,7 @@ from worker.stores.redis import RedisStore
 
 BOT = "tests.bots.echoing:bot"
 SHARDS = "1"
-ATTEMPTS = 10
+ATTEMPTS = 40
 
 
 @dataclass(frozen=True, slots=True)
