@@ -97,6 +97,11 @@ class Run:
         self._threads.append(thread)
 
     @property
+    def is_given_up(self) -> bool:
+        """Whether who waits for it was cancelled, be it in this tick and without knowing yet."""
+        return self._woken is not None and self._woken.cancelled()
+
+    @property
     def has_ended(self) -> bool:
         """Whether its task is over; a thread of it may go on."""
         return self.task is not None and self.task.done()
@@ -106,7 +111,7 @@ class Run:
         """Whether anything of it still runs."""
         return not self.has_ended or any(thread.is_alive() for thread in self._threads)
 
-    def place(self) -> str:
+    def whereabouts(self) -> str:
         """Where it is, as in a traceback."""
         frames = sys._current_frames()  # noqa: SLF001 - the documented way to another thread's frames
         stacks = [
@@ -202,6 +207,7 @@ class BotRuns:
             raise
         task: asyncio.Task[T] = cast("asyncio.Task[T]", run.task)
         if task.done():
+            self._leave(run)  # A task that others cancelled before its first step has not done it.
             # Its outcome leads back to the run, by way of the store that a context loads older turns from: every turn
             # would leave a circle of 35 objects, which only the garbage collector frees.
             run.task = None
@@ -216,7 +222,9 @@ class BotRuns:
 
     def _begin(
         self, run: Run, name: str, bot: Callable[[Run], Awaitable[Any]], context: Context, *, at_once: bool
-    ) -> None:
+    ) -> bool:
+        if run.is_given_up:
+            return False
         run.begin()
         self._place_seconds.observe(monotonic() - run.asked_at)
         self._metrics.turns_running += 1
@@ -225,6 +233,7 @@ class BotRuns:
             run.wake()
         else:
             run.task.add_done_callback(run.wake)
+        return True
 
     async def _in_a_place(self, bot: Callable[[Run], Awaitable[T]], run: Run) -> T:
         began = monotonic()
@@ -251,10 +260,10 @@ class BotRuns:
             await asyncio.wait({task}, timeout=CANCEL_SECONDS)
         finally:
             run.is_left = run.goes_on
-            self._leave(run)  # One that was cancelled before its first step has not done it.
+            self._leave(run)  # As above.
             if run.is_left:
                 self._left.add(run)
-                logger.error("%s does not end, and is left behind at\n%s", task.get_name(), run.place())
+                logger.error("%s does not end, and is left behind at\n%s", task.get_name(), run.whereabouts())
 
 
 def _traced(bot: Callable[[Run], Awaitable[T]], tracing: "Tracing") -> Callable[[Run], Awaitable[T]]:

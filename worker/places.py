@@ -1,14 +1,14 @@
 """Places for the bot: so many runs at once, in the order they asked, and no place empty while somebody waits for it.
 
-A place that is given back is handed on in the same step: a tick of the event loop takes milliseconds under load, and
-with handlers of 50 ms a place that stood empty for one tick each time would do a twentieth less (docs/decisions/0027).
-Used by `worker.bot_runs`.
+A place that is given back is handed on in the same step of the event loop: under load a tick takes milliseconds, for
+which it would stand empty each time (docs/decisions/0027). Used by `worker.bot_runs`.
 """
 
 import asyncio
 import sys
 from collections import deque
 from collections.abc import Coroutine
+from contextlib import suppress
 from contextvars import Context
 from typing import Any, Protocol, TypeVar
 
@@ -18,8 +18,8 @@ T = TypeVar("T")
 class Start(Protocol):
     """What waits for a place."""
 
-    def __call__(self, *, at_once: bool) -> None:
-        """Begin, as it has one now: `at_once`, or with the next tick of the event loop."""
+    def __call__(self, *, at_once: bool) -> bool:
+        """Begin, as it has one now: `at_once`, or with the next tick of the event loop. False where it does not."""
 
 
 class Places:
@@ -36,8 +36,9 @@ class Places:
         self._hand_on()
 
     def leave_line(self, start: Start) -> None:
-        """Have it not called any more. Raises `ValueError` where it was."""
-        self._waiting.remove(start)
+        """Have it not called any more, if it was not."""
+        with suppress(ValueError):
+            self._waiting.remove(start)
 
     def give_back(self) -> None:
         """Have one place more for those who wait."""
@@ -52,7 +53,8 @@ class Places:
             # and nothing else beside them.
             at_once, self._is_starting = not self._is_starting, True
             try:
-                self._waiting.popleft()(at_once=at_once)
+                if not self._waiting.popleft()(at_once=at_once):
+                    self._free += 1
             finally:
                 self._is_starting = not at_once
 

@@ -3,11 +3,15 @@
 import asyncio
 import sys
 from contextvars import ContextVar
+from functools import partial
+from typing import Any
 
 import pytest
 
+from interfaces.foreign import StrayCancellationError
+from worker import bot_runs
 from worker.bot_runs import BotRuns, Run
-from worker.places import Places
+from worker.places import Places, begin_task
 
 CAN_BEGIN_AT_ONCE = sys.version_info >= (3, 12)
 SAID: ContextVar[str] = ContextVar("SAID", default="nothing")
@@ -15,8 +19,13 @@ SAID: ContextVar[str] = ContextVar("SAID", default="nothing")
 
 def test_places_go_to_those_who_asked_first_and_no_more_at_a_time_than_there_are() -> None:
     places, begun = Places(2), list[int]()
+
+    def start(number: int, *, at_once: bool) -> bool:
+        begun.append(number)
+        return True
+
     for number in range(5):
-        places.line_up(lambda number=number, *, at_once: begun.append(number))
+        places.line_up(partial(start, number))
     assert begun == [0, 1]
     places.give_back()
     assert begun == [0, 1, 2]
@@ -28,28 +37,44 @@ def test_places_go_to_those_who_asked_first_and_no_more_at_a_time_than_there_are
 def test_who_leaves_the_line_gets_none_and_who_has_one_is_not_in_it() -> None:
     places, begun = Places(1), list[str]()
 
-    def start(*, at_once: bool) -> None:
+    def start(*, at_once: bool) -> bool:
         begun.append("start")
+        return True
 
-    def other(*, at_once: bool) -> None:
+    def other(*, at_once: bool) -> bool:
         begun.append("other")
+        return True
 
     places.line_up(other)
     places.line_up(start)
     places.leave_line(start)
+    places.leave_line(other)
     places.give_back()
     assert begun == ["other"]
-    with pytest.raises(ValueError, match="not in"):
-        places.leave_line(other)
+
+
+def test_a_place_that_its_next_one_does_not_take_goes_to_the_one_after_it() -> None:
+    places, asked = Places(1), list[bool]()
+
+    def start(*, at_once: bool) -> bool:
+        asked.append(at_once)
+        return len(asked) == 3
+
+    for _ in range(4):
+        places.line_up(start)
+    assert asked == [True, True, True]
+    places.give_back()
+    assert len(asked) == 4
 
 
 def test_what_ends_while_it_begins_hands_its_place_to_one_that_begins_later() -> None:
     places, begun = Places(1), list[bool]()
 
-    def start(*, at_once: bool) -> None:
+    def start(*, at_once: bool) -> bool:
         begun.append(at_once)
         if len(begun) < 3:
             places.give_back()
+        return True
 
     for _ in range(3):
         places.line_up(start)
@@ -123,3 +148,44 @@ async def test_bots_that_never_wait_do_not_run_in_each_other_and_let_others_run(
     await asyncio.gather(*held, *waiting, others())
     assert max(depths) - min(depths) < 20
     assert ticks > 200
+
+
+async def test_a_run_that_is_cancelled_in_the_tick_in_which_its_place_becomes_free_never_begins() -> None:
+    runs, gate, begun = BotRuns(5, 1, 1), asyncio.Event(), list[str]()
+
+    async def bot(run: Run) -> None:
+        begun.append(SAID.get())
+
+    async def turn(said: str) -> None:
+        SAID.set(said)
+        await runs.run(said, bot)
+
+    holding = asyncio.create_task(runs.run("holds the only place", lambda _: gate.wait()))
+    await asyncio.sleep(0)
+    cancelled, following = asyncio.create_task(turn("cancelled")), asyncio.create_task(turn("following"))
+    await asyncio.sleep(0)
+    gate.set()
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    await asyncio.gather(holding, following)
+    assert begun == ["following"]
+
+
+async def test_a_task_that_somebody_else_cancels_before_its_first_step_keeps_no_place() -> None:
+    runs = BotRuns(5, 1, 1)
+
+    async def bot(run: Run) -> str:
+        return "answer"
+
+    def cancel_before_the_first_step(*arguments: Any, **more: Any) -> "asyncio.Task[Any]":
+        task = begin_task(*arguments, **(more | {"at_once": False}))
+        task.cancel()
+        return task
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bot_runs, "begin_task", cancel_before_the_first_step)
+        with pytest.raises(StrayCancellationError):
+            await runs.run("cancelled", bot)
+    async with asyncio.timeout(5):
+        assert await runs.run("next", bot) == "answer"
