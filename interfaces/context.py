@@ -80,12 +80,11 @@ class Context(BaseModel):
         object.__setattr__(self, "_unstored", _Unstored({*self.requests, *self.labels, *self.responses}))
 
     @classmethod
-    def stored(
-        cls, fields: dict[str, Any], turn_ids: Iterable[int], read: Callable[[], Mapping[int, TurnRecord]]
-    ) -> Self:
-        """A context with these fields, which are checked, and these turns in memory. For whoever runs the turn.
+    def stored(cls, fields: dict[str, Any], read: Callable[[], Mapping[int, TurnRecord]]) -> Self:
+        """A context with these fields, which are checked. For whoever runs the turn.
 
-        The turns are read when one is asked for: most turns of a bot look at none. What `read` raises, the bot gets.
+        Its turns in memory are read when one is asked for: most turns of a bot look at none. What `read` raises, the
+        bot gets.
         """
         context = cls.__new__(cls)
         # What `model_construct` does, for a tenth of what it takes to ask each field for its default and its aliases.
@@ -93,7 +92,7 @@ class Context(BaseModel):
         object.__setattr__(context, "__pydantic_fields_set__", set(fields))
         object.__setattr__(context, "__pydantic_extra__", None)
         object.__setattr__(context, "__pydantic_private__", None)
-        object.__setattr__(context, "_unstored", _Unstored(set(turn_ids), read))
+        object.__setattr__(context, "_unstored", _Unstored(set(), read))
         return context
 
     def begin_turn(self, turn_id: int, request: Message) -> None:
@@ -135,6 +134,7 @@ class Context(BaseModel):
         beside = self._unstored
         if beside.read is not None:
             turns: dict[int, TurnRecord | RunningTurn] = dict(beside.read())
+            beside.held.update(turns)
             if beside.running is not None:
                 turns[self.current_turn_id] = beside.running
             for name, part in _BY_TURN.items():

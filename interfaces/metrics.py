@@ -114,6 +114,13 @@ METRICS: Final = (
         MEMBERS,
     ),
     Metric("requests_total", "counter", "Requests taken from RabbitMQ.", ("redelivered",), ("false", "true")),
+    Metric(
+        "context_loads_total",
+        "counter",
+        "Contexts loaded for a turn: read from Redis, or in hand since the last one (SWITCHBOARD_CONTEXT_CACHE_BYTES).",
+        ("from",),
+        ("redis", "cache"),
+    ),
     Metric("retries_total", "counter", "Runs of the bot after one that failed."),
     Metric(
         "dead_letters_total",
@@ -165,6 +172,7 @@ class Metrics:
     stage_seconds: dict[str, Histogram]
     batch_size: dict[str, Histogram]
     requests_total: dict[str, int]
+    context_loads_total: dict[str, int]
     retries_total: int
     dead_letters_total: dict[str, int]
     hand_overs_total: int

@@ -58,7 +58,7 @@ def read_context(ctx_id: str, version: int, main: bytes | None, turns: Mapping[i
         except ValidationError as error:
             raise _unreadable(ctx_id, error) from error
 
-    return Context.stored(fields, turns, read)
+    return Context.stored(fields, read)
 
 
 def _unreadable(ctx_id: str, error: ValidationError) -> RequestRejected:

@@ -21,6 +21,7 @@ from interfaces.topology import DEFAULT_MAX_LENGTH, DEFAULT_PREFETCH, MAX_PREFET
 from worker.secret_files import SUFFIX, file_of
 from worker.server_settings import ENV_PREFIX
 from worker.stores import Durability
+from worker.stores.context_cache import CACHE_BYTES
 from worker.telemetry_settings import TelemetrySettings
 
 MAX_RECORD_BYTES = 64 * 1024 * 1024
@@ -53,6 +54,11 @@ class Settings(TelemetrySettings):
     batch_size: int = Field(default=64, ge=1, le=10_000, description="Requests taken per poll at most.")
     concurrency: int = Field(default=256, ge=1, le=10_000, description="Runs of the bot at a time at most.")
     history: int = Field(default=10, ge=1, le=1000, description="Turns loaded with a context; older ones on demand.")
+    context_cache_bytes: int = Field(
+        default=CACHE_BYTES,
+        ge=0,
+        description="Bytes of contexts, as stored, that a process keeps in memory for their next turns; 0: none.",
+    )
     max_turns: int | None = Field(default=None, ge=1, description="Turns kept per context; all where not set.")
     outbox: int = Field(default=128, ge=1, le=100_000, description="Replies kept per context, for repeated requests.")
     context_ttl: int = Field(

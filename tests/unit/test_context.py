@@ -190,7 +190,7 @@ def test_a_turn_record_is_compact_and_keeps_what_a_newer_version_added() -> None
 
 
 def test_a_stored_context_is_like_one_that_was_made_with_the_same_fields() -> None:
-    stored, made = Context.stored(FIELDS.copy(), [1], dict), Context(**FIELDS)
+    stored, made = Context.stored(FIELDS.copy(), dict), Context(**FIELDS)
     assert stored == made
     assert stored.model_dump() == made.model_dump()
     assert stored.model_fields_set == made.model_fields_set == set(FIELDS)
@@ -205,7 +205,7 @@ def test_turns_that_came_stored_are_read_when_one_is_asked_for() -> None:
         reads.append(None)
         return {1: TurnRecord(request=Message("one"), response=Message("first"))}
 
-    context = Context.stored(FIELDS.copy(), [1], read)
+    context = Context.stored(FIELDS.copy(), read)
     context.begin_turn(2, Message("two"))
     assert (context.last_request.text, reads) == ("two", [])
     assert context.last_response is not None
@@ -218,7 +218,7 @@ def test_turns_that_came_stored_are_read_when_one_is_asked_for() -> None:
 
 @pytest.mark.parametrize("look", [Context.model_dump, copy.deepcopy, lambda context: context == context.model_copy()])
 def test_stored_turns_are_in_every_dump_copy_and_comparison(look: Callable[[Context], object]) -> None:
-    context = Context.stored(FIELDS.copy(), [1], lambda: {1: TurnRecord(request=Message("one"))})
+    context = Context.stored(FIELDS.copy(), lambda: {1: TurnRecord(request=Message("one"))})
     look(context)
     assert "requests" in vars(context)
     assert context.model_dump()["requests"][1]["text"] == "one"
@@ -228,7 +228,7 @@ def test_a_stored_turn_that_cannot_be_read_is_told_to_who_asks_each_time() -> No
     def read() -> dict[int, TurnRecord]:
         raise ValueError("no record")
 
-    context = Context.stored(FIELDS.copy(), [1], read)
+    context = Context.stored(FIELDS.copy(), read)
     context.begin_turn(2, Message("two"))
     for _ in range(2):
         with pytest.raises(ValueError, match="no record"):
@@ -237,7 +237,7 @@ def test_a_stored_turn_that_cannot_be_read_is_told_to_who_asks_each_time() -> No
 
 def test_fields_that_are_set_whole_are_kept_with_stored_turns_unread() -> None:
     turn = TurnRecord(request=Message("one"), response=Message("first"))
-    context = Context.stored(FIELDS.copy(), [1], lambda: {1: turn})
+    context = Context.stored(FIELDS.copy(), lambda: {1: turn})
     context.begin_turn(2, Message("two"))
     context.labels = {2: NodeLabel(flow_name="flow", node_name="node")}
     context.answer_turn(Message("second"))

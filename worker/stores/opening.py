@@ -31,5 +31,6 @@ def _open_plain(settings: Settings, telemetry: Telemetry | None) -> ContextStore
         timeout=settings.redis_timeout,
         durability=settings.durability,
         replicas=settings.replicas,
+        cache_bytes=settings.context_cache_bytes,
         telemetry=telemetry,
     )

@@ -23,6 +23,7 @@ from worker.stores import Durability, Edit, Loaded, Outbox, Retention, Turn
 from worker.stores.address import RedisAddress, parse_address
 from worker.stores.clients import primary_client, refuse_unusable_files, server_client
 from worker.stores.cluster import Cluster
+from worker.stores.context_cache import CACHE_BYTES, ContextCache, Known
 from worker.stores.durability import Confirmation, confirmation_for
 from worker.stores.pipelining import Script
 from worker.stores.servers import MAX_CONNECTIONS, OneServer, Servers
@@ -65,7 +66,8 @@ class RedisStore:
     """A `ContextStore` in Redis (or Valkey) 7.0 or later: one server, a primary with sentinels, or a cluster.
 
     `timeout` (seconds) bounds connecting, each answer, and the wait for a free connection. A commit returns when it is
-    where `durability` says, `replicas` being how many replicas must have it where it speaks of them.
+    where `durability` says, `replicas` being how many replicas must have it where it speaks of them. Of contexts of its
+    turns, `cache_bytes` at most are kept in memory for the next ones.
     """
 
     def __init__(
@@ -77,8 +79,12 @@ class RedisStore:
         timeout: float = 5.0,
         durability: Durability = Durability.PRIMARY,
         replicas: int = 1,
+        cache_bytes: int = CACHE_BYTES,
         telemetry: Telemetry | None = None,
     ) -> None:
+        telemetry = telemetry or Telemetry()
+        self._cache = ContextCache(cache_bytes)
+        self._loads = telemetry.metrics.context_loads_total
         self._durability = durability
         self._address = parse_address(url)
         self._pipeline = connect(self._address, timeout, confirmation_for(durability, replicas, timeout), telemetry)
@@ -108,19 +114,31 @@ class RedisStore:
         self, ctx_id: str, request_id: str, *, epoch: int, attempt: str, history: int, counted: int = 1
     ) -> Loaded:
         """See `ContextStore.load`. One script call, and one more where a reply is found that must have copies."""
+        known = self._cache.take(ctx_id)
+        key = self.key(ctx_id) if known is None else known.key
+        if known is not None and (known.epoch != epoch or known.history != history):
+            known = None
         arguments = [request_id.encode(), b"%016d" % epoch, attempt.encode(), b"%d" % history, self._ttl]
         arguments.append(b"%d" % counted)
-        answer = await self._pipeline.script(_LOAD, self.key(ctx_id), *arguments)
+        arguments += (b"", b"") if known is None else (b"%d" % known.version, b"%d" % known.revision)
+        answer = await self._pipeline.script(_LOAD, key, *arguments)
         if answer[0] == b"abandoned":
             raise TurnAbandoned(f"the context was taken over: it has seen epoch {int(answer[1])}, this one is {epoch}")
-        _, version, main, reply, starts, turns, revision = answer
+        if known is not None and answer[0] == b"known":
+            _, reply, starts = answer
+            self._loads["cache"] += 1
+        else:
+            _, version, main, reply, starts, packed, revision = answer
+            known = Known.loaded(key, epoch, history, int(version), revision, main, packed)
+            self._loads["redis"] += 1
         if reply is not None:
             await self._confirm(ctx_id)
-        return Loaded(int(version), main, _numbered(turns, int(version)), reply, starts, revision)
+        self._cache.keep(ctx_id, known)
+        return Loaded(known.version, known.main, known.turns, reply, starts, known.revision)
 
     async def commit(self, turn: Turn) -> bytes:
         """See `ContextStore.commit`. One script call, and one more for a repeated commit that must have copies."""
-        retention = self._retention
+        retention, known = self._retention, self._cache.take(turn.ctx_id)
         arguments = [turn.request_id.encode(), b"%012d" % turn.version, turn.main, turn.reply, self._ttl]
         arguments += [
             b"%d" % max(retention.outbox, turn.returnable + 1),
@@ -129,10 +147,13 @@ class RedisStore:
         ]
         for turn_id, content in turn.turns.items():
             arguments += [b"%012d" % turn_id, content]
-        answer = await self._pipeline.script(_COMMIT, self.key(turn.ctx_id), *arguments, is_durable=True)
+        key = self.key(turn.ctx_id) if known is None else known.key
+        answer = await self._pipeline.script(_COMMIT, key, *arguments, is_durable=True)
         if answer[0] == b"conflict":
             raise _conflict(turn, answer)
         if answer[0] == b"ok":
+            if known is not None:
+                self._cache.keep(turn.ctx_id, known.after(turn, retention.max_turns))
             return turn.reply
         await self._confirm(turn.ctx_id)
         reply: bytes = answer[1]
