@@ -225,7 +225,8 @@ What a context takes in Redis (`MEMORY USAGE`, all of it sampled), the replies k
     return f"""## What growth costs
 
 Switchboard alone, one thing larger at a time, the points of a series taking turns in as many rounds as the table says.
-*Times* is against the first point of the series.
+*Times* is against the first point of the series. Series may be of different hours, in which a shared machine is not
+equally fast: figures of one say nothing beside those of another.
 
 | what | value | rounds | turns/s, median | range | times | CPU us a turn | times | servers' CPU us | thrown out |
 |---|---|---|---|---|---|---|---|---|---|
