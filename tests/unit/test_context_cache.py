@@ -26,7 +26,7 @@ def test_after_a_commit_there_is_what_a_load_would_find(history: int, max_turns:
         now = now.after(turn(version, main=b"main %d" % version), max_turns)
     assert now is not None
     assert (now.version, now.main, now.epoch, now.key) == (6, b"main 5", 1, b"key")
-    assert dict(now.turns) == {n: b"turn %d" % n for n in range(7 - kept, 7)}
+    assert dict(now.as_loaded(None, 1).turns) == {n: b"turn %d" % n for n in range(7 - kept, 7)}
 
 
 @pytest.mark.parametrize("commit", [turn(4), turn(6), turn(5, revision=1), turn(5, 2), turn(5, 0, 3)])
@@ -41,18 +41,21 @@ def test_what_is_taken_is_no_longer_kept() -> None:
     assert cache.take("ada") is None
 
 
-def test_what_is_not_known_is_not_kept_either() -> None:
-    cache = ContextCache(10_000)
-    cache.keep("ada", known(3))
-    cache.keep("ada", None)
-    assert cache.take("ada") is None
+def test_what_a_bot_unpacks_is_not_kept() -> None:
+    now = known().after(turn(0), None)
+    assert now is not None
+    first, second = now.as_loaded(None, 1), now.as_loaded(None, 1)
+    assert first.turns == second.turns
+    assert first.turns is not second.turns
 
 
 def test_those_used_longest_ago_go_first() -> None:
     cache = ContextCache(4 * (BESIDE + 1000 + len(MISSING)))
     for name in "abcd":
         cache.keep(name, known(main=bytes(1000)))
-    cache.keep("a", cache.take("a"))
+    used = cache.take("a")
+    assert used is not None
+    cache.keep("a", used)
     cache.keep("e", known(main=bytes(1000)))
     assert [name for name in "abcde" if cache.take(name)] == ["a", "c", "d", "e"]
 

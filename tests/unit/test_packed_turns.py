@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.stores.packed_turns import PackedTurns
+from worker.stores.packed_turns import PackedTurns, moved
 
 contents = st.none() | st.binary(max_size=40) | st.just(b"\xff\xff\xff\xff")
 """Missing ones, empty ones, and one that looks like the mark of a missing one."""
@@ -30,11 +30,8 @@ def test_what_is_unpacked_is_what_was_packed(turns: list[bytes | None], last: in
 
 @given(st.lists(contents, min_size=1, max_size=8), st.lists(st.binary(max_size=20), max_size=12), st.integers(1, 10))
 def test_the_window_moves_with_each_turn(turns: list[bytes | None], new: list[bytes], most: int) -> None:
-    window = PackedTurns(len(turns) - 1, len(turns), packed(turns))
-    before = dict(window)
-    moved = window
+    last, count, window = len(turns) - 1, len(turns), packed(turns)
     for content in new:
-        moved = moved.followed_by(content, most)
+        last, (count, window) = last + 1, moved(count, window, content, most)
     expected = [*turns, *new][-most:] if new else turns
-    assert moved == numbered(expected, len(turns) + len(new) - 1)
-    assert window == before, "a turn that runs has its own"
+    assert PackedTurns(last, count, window) == numbered(expected, last)

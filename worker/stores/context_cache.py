@@ -9,8 +9,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from worker.stores import Turn
-from worker.stores.packed_turns import PackedTurns
+from worker.stores import Loaded, Turn
+from worker.stores.packed_turns import PackedTurns, moved
 
 CACHE_BYTES: Final = 64 * 1024 * 1024
 """Some 18,000 dialogs of ten turns of 300 bytes."""
@@ -30,7 +30,10 @@ class Known:
     version: int
     revision: int
     main: bytes | None
-    turns: PackedTurns
+    count: int
+    """Turns packed, the missing ones included."""
+    packed: bytes
+    """As `PackedTurns` has them. Kept packed: what a bot unpacks is its turn's alone, and goes with it."""
     size: int
     """Bytes of memory, about."""
 
@@ -38,9 +41,9 @@ class Known:
     def loaded(
         cls, key: bytes, epoch: int, history: int, version: int, revision: int, main: bytes | None, packed: bytes
     ) -> "Known":
-        """As it was read, its turns packed."""
-        turns = PackedTurns(version, min(history, version + 1), packed)
-        return cls(key, epoch, history, version, revision, main, turns, BESIDE + len(main or b"") + len(packed))
+        """As it was read."""
+        size = BESIDE + len(main or b"") + len(packed)
+        return cls(key, epoch, history, version, revision, main, min(history, version + 1), packed, size)
 
     def after(self, turn: Turn, max_turns: int | None) -> "Known | None":
         """As it is found when `turn` is committed; `None` where that cannot be told without reading it."""
@@ -50,9 +53,14 @@ class Known:
         if len(new) != 1 or version not in new:
             return None  # Whether the store takes an older turn depends on what it has dropped.
         window = history if max_turns is None or max_turns > history else max_turns
-        turns = self.turns.followed_by(new[version], window)
-        size = BESIDE + len(turn.main) + len(turns.packed)
-        return Known(self.key, self.epoch, history, version, self.revision, turn.main, turns, size)
+        count, packed = moved(self.count, self.packed, new[version], window)
+        size = BESIDE + len(turn.main) + len(packed)
+        return Known(self.key, self.epoch, history, version, self.revision, turn.main, count, packed, size)
+
+    def as_loaded(self, reply: bytes | None, starts: int) -> Loaded:
+        """What a turn sees of it."""
+        turns = PackedTurns(self.version, self.count, self.packed)
+        return Loaded(self.version, self.main, turns, reply, starts, self.revision)
 
 
 class ContextCache:
@@ -73,12 +81,10 @@ class ContextCache:
             self._size -= known.size
         return known
 
-    def keep(self, ctx_id: str, known: Known | None) -> None:
+    def keep(self, ctx_id: str, known: Known) -> None:
         """Have it for the next turn."""
         if ctx_id in self._known:
             self.take(ctx_id)
-        if known is None:
-            return
         self._known[ctx_id] = known
         self._size += known.size
         while self._size > self._limit:

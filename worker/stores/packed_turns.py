@@ -8,28 +8,29 @@ from collections.abc import Iterator, Mapping
 _MISSING = (-1).to_bytes(4, "little", signed=True)
 
 
+def moved(count: int, packed: bytes, turn: bytes, most: int) -> tuple[int, bytes]:
+    """So many packed turns with the next one, `most` in all: the oldest go. How many there are then, and they."""
+    begin = 0
+    while count >= most:
+        length = packed[begin : begin + 4]
+        begin += 4 if length == _MISSING else 4 + int.from_bytes(length, "little")
+        count -= 1
+    return count + 1, packed[begin:] + len(turn).to_bytes(4, "little") + turn
+
+
 class PackedTurns(Mapping[int, bytes]):
-    """Consecutive turns up to number `last`, each behind its length in four bytes; -1 stands for one that is missing.
+    """`count` turns up to number `last`, each behind its length in four bytes; -1 stands for one that is missing.
 
     They are unpacked when one of them is asked for.
     """
 
-    __slots__ = ("_count", "_unpacked", "last", "packed")
+    __slots__ = ("_count", "_last", "_packed", "_unpacked")
 
     def __init__(self, last: int, count: int, packed: bytes) -> None:
-        self.last = last
+        self._last = last
         self._count = count
-        self.packed = packed
+        self._packed = packed
         self._unpacked: dict[int, bytes] | None = None
-
-    def followed_by(self, turn: bytes, most: int) -> "PackedTurns":
-        """These with the next one, `most` in all: the oldest go."""
-        packed, count, begin = self.packed, self._count, 0
-        while count >= most:
-            length = packed[begin : begin + 4]
-            begin += 4 if length == _MISSING else 4 + int.from_bytes(length, "little")
-            count -= 1
-        return PackedTurns(self.last + 1, count + 1, packed[begin:] + len(turn).to_bytes(4, "little") + turn)
 
     def __getitem__(self, number: int) -> bytes:
         return self._turns()[number]
@@ -42,8 +43,8 @@ class PackedTurns(Mapping[int, bytes]):
 
     def _turns(self) -> dict[int, bytes]:
         if self._unpacked is None:
-            packed, begin, turns = self.packed, 0, {}
-            for number in range(self.last - self._count + 1, self.last + 1):
+            packed, begin, turns = self._packed, 0, {}
+            for number in range(self._last - self._count + 1, self._last + 1):
                 length, begin = packed[begin : begin + 4], begin + 4
                 if length != _MISSING:
                     end = begin + int.from_bytes(length, "little")

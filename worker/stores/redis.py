@@ -134,7 +134,7 @@ class RedisStore:
         if reply is not None:
             await self._confirm(ctx_id)
         self._cache.keep(ctx_id, known)
-        return Loaded(known.version, known.main, known.turns, reply, starts, known.revision)
+        return known.as_loaded(reply, starts)
 
     async def commit(self, turn: Turn) -> bytes:
         """See `ContextStore.commit`. One script call, and one more for a repeated commit that must have copies."""
@@ -152,8 +152,8 @@ class RedisStore:
         if answer[0] == b"conflict":
             raise _conflict(turn, answer)
         if answer[0] == b"ok":
-            if known is not None:
-                self._cache.keep(turn.ctx_id, known.after(turn, retention.max_turns))
+            if known is not None and (after := known.after(turn, retention.max_turns)) is not None:
+                self._cache.keep(turn.ctx_id, after)
             return turn.reply
         await self._confirm(turn.ctx_id)
         reply: bytes = answer[1]

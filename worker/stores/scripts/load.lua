@@ -1,8 +1,8 @@
 -- Load a context for a turn, note the epoch in it and count the start of the turn.
 -- KEYS[1]: the context's hash.  ARGV: request id, epoch, attempt, history, TTL in seconds, the highest start that counts,
 -- then version and revision of what the caller has in hand, as loaded or committed under this epoch (empty: nothing).
--- Answer: {"ok", version, main, reply, starts, packed turns, revision}, {"known", reply, starts} where the caller has the rest in
--- hand (docs/decisions/0028), or {"abandoned", epoch noted}.
+-- Answer: {"ok", version, main, reply, starts, packed turns, revision}, {"known", reply, starts} where the caller has the
+-- rest in hand (docs/decisions/0028), or {"abandoned", epoch noted}.
 -- Safe to repeat: one attempt counts once. A committed request counts and notes nothing. A start beyond
 -- the highest that counts is told, and leaves no trace (docs/decisions/0014).
 local key, request, attempt = KEYS[1], ARGV[1], ARGV[3]
