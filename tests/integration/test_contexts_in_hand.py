@@ -41,10 +41,10 @@ class Process:
     async def load(self, ctx_id: str, request_id: str) -> Loaded:
         return await self.store.load(ctx_id, request_id, epoch=self.epoch, attempt="a", history=HISTORY)
 
-    async def turn(self, ctx_id: str, request_id: str, *others: int) -> Loaded:
+    async def turn(self, ctx_id: str, request_id: str) -> Loaded:
         """Load and commit; what was loaded."""
         loaded = await self.load(ctx_id, request_id)
-        await self.commit(ctx_id, request_id, loaded, *others)
+        await self.commit(ctx_id, request_id, loaded)
         return loaded
 
     async def commit(self, ctx_id: str, request_id: str, loaded: Loaded, *others: int) -> None:
@@ -94,6 +94,15 @@ async def test_a_context_made_anew_at_the_same_version_is_not_taken_for_the_one_
             await worker.store.edit(Edit("ada", uuid.uuid4().hex, 0, 0, 2, content, {2: content}))
             assert seen(await worker.load("ada", "r")) == (2, 1, content, {2: content})
             await worker.store.delete("ada")
+
+
+async def test_a_turn_that_the_worker_before_still_commits_is_not_missed(redis_url: str) -> None:
+    """It had loaded before it lost the queue. The epoch that is noted stays, but the version moves."""
+    async with opened(redis_url, {}, {}) as [before, after]:
+        loaded = await before.load("ada", "r1")
+        await after.load("ada", "r2")
+        await before.commit("ada", "r1", loaded)
+        assert seen(await after.load("ada", "r2")) == (1, 0, b"main of r1", {1: b"r1 at 1"})
 
 
 async def test_a_load_whose_answer_is_lost_leaves_nothing_in_hand(
