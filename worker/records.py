@@ -18,7 +18,11 @@ from interfaces.limits import Limits, require_size
 from interfaces.messages import Message, message_json
 from interfaces.turn_records import TurnRecord
 
-LAYOUT: Final = 1
+LAYOUT: Final = 2
+"""Of this record, and in Redis of the whole hash, which has its head in one field since 2 (docs/decisions/0029)."""
+
+OLDEST_LAYOUT: Final = 1
+"""Is read, and what is stored next is in `LAYOUT`. This record is the same in both."""
 
 
 class MainRecord(BaseModel):
@@ -26,7 +30,7 @@ class MainRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    layout: int = Field(default=LAYOUT, ge=LAYOUT, le=LAYOUT)
+    layout: int = Field(default=LAYOUT, ge=OLDEST_LAYOUT, le=LAYOUT)
     created_at: int
     updated_at: int
     misc: JsonObject = Field(default_factory=dict)

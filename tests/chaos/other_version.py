@@ -12,7 +12,7 @@ from worker import members
 from worker.cli import main
 from worker.stores import pipelining
 
-KNOWN_FROM_THE_BEGINNING = ("consuming", "subscribed")
+KNOWN_BY_ALL = ("consuming", "subscribed", "writes", "reads")
 
 
 class OtherMember(members.Member):
@@ -20,15 +20,15 @@ class OtherMember(members.Member):
 
     def model_dump_json(self, **options: Any) -> str:
         said = json.loads(super().model_dump_json(**options))
-        return json.dumps({name: said[name] for name in KNOWN_FROM_THE_BEGINNING} | {"mood": ["of a newer version"]})
+        return json.dumps({name: said[name] for name in KNOWN_BY_ALL} | {"mood": ["of a newer version"]})
 
 
 class OtherScript(pipelining.Script):
     """Does the same by another text."""
 
     @classmethod
-    def named(cls, name: str) -> pipelining.Script:
-        source = super().named(name).source + b"\n-- of another version\n"
+    def named(cls, name: str, *before: str) -> pipelining.Script:
+        source = super().named(name, *before).source + b"\n-- of another version\n"
         return cls(name, source, sha1(source, usedforsecurity=False).hexdigest().encode())
 
 

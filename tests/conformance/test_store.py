@@ -376,7 +376,7 @@ async def test_awkward_ids_do_not_collide(store: ContextStore) -> None:
 
 
 async def test_request_ids_do_not_collide_with_each_other_or_with_anything_kept(store: ContextStore) -> None:
-    request_ids = [*AWKWARD_IDS, "v", "e", "m", "r", "t:1", "d:1", "i:v", "1", "01", "o0", "r" * 255]
+    request_ids = [*AWKWARD_IDS, "h", "v", "e", "m", "r", "t:1", "d:1", "i:v", "1", "01", "o0", "r" * 255]
     for version, request_id in enumerate(request_ids):
         assert (await load(store, request_id)).starts == 1
         await store.commit(new_turn(request_id, version, reply=request_id.encode()))

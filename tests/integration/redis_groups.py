@@ -14,6 +14,7 @@ from interfaces.topology import Topology
 from tests.integration.faults import Notebook, all_settled, applied, rounds, running, send_all, until, worker_settings
 from tests.integration.faults import opened as opened_broker
 from tests.integration.redis_probes import numbered_turn
+from tests.services.redis_node import RedisNode
 from worker.running import Worker
 from worker.stores import Durability, Retention
 from worker.stores.redis import RedisStore
@@ -52,6 +53,12 @@ async def opened_store(
 async def commit(store: RedisStore, number: int, *, ctx_id: str = "ctx") -> None:
     """Commit turn `number` of a dialog."""
     await store.commit(numbered_turn(number, ctx_id=ctx_id))
+
+
+def version_at(node: RedisNode, key: bytes) -> object:
+    """The version of a context that this one server has, asked by nobody's store; `None` where it has none."""
+    head = "local head = redis.call('HGET', KEYS[1], 'h'); return head and cmsgpack.unpack(head)"
+    return node.ask("EVAL", head, 1, key)
 
 
 async def longest_pause_of_turns(

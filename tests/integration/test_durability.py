@@ -12,7 +12,7 @@ from interfaces.errors import StoreRefused, StoreUnavailable
 from interfaces.topology import Topology
 from tests.integration.conftest import Report
 from tests.integration.faults import Notebook, applied, running, until, worker_settings
-from tests.integration.redis_groups import PATIENCE, commit, insist, opened_store
+from tests.integration.redis_groups import PATIENCE, commit, insist, opened_store, version_at
 from tests.integration.redis_probes import calls_since, command_calls, load, numbered_turn
 from tests.services.local import SEARCH_PATH
 from tests.services.packages import require_programs
@@ -73,7 +73,7 @@ async def test_a_commit_is_on_the_replica_when_it_returns(pair: Pair, store: Red
     for number in range(1, 51):
         # On a busy machine the replica may take longer than a commit waits: it is the one that returns that counts.
         await insist(lambda number=number: commit(store, number), StoreUnavailable)  # type: ignore[misc]  # mypy infers no lambda with defaults
-        assert pair.replica.ask("HGET", store.key("ctx"), "v") == str(number)
+        assert version_at(pair.replica, store.key("ctx")) == number
 
 
 async def test_commits_of_one_tick_wait_once(pair: Pair, store: RedisStore) -> None:
@@ -96,7 +96,7 @@ async def test_without_its_replica_a_commit_is_unavailable_and_its_repetition_ex
         await commit(store, 2)
     pair.replica.thaw()
     await insist(lambda: commit(store, 2), StoreUnavailable)
-    assert pair.replica.ask("HGET", store.key("ctx"), "v") == "2"
+    assert version_at(pair.replica, store.key("ctx")) == 2
     loaded = await load(store, "next")
     assert (loaded.version, loaded.turns) == (2, {1: b"turn 00000001", 2: b"turn 00000002"})
 
@@ -113,7 +113,7 @@ async def test_a_reply_found_by_another_worker_waits_for_the_replica_too(pair: P
             await commit(successor, 1)
         pair.replica.thaw()
         await insist(lambda: load(successor, "request 00000001"), StoreUnavailable)
-        assert pair.replica.ask("HGET", store.key("ctx"), "v") == "1"
+        assert version_at(pair.replica, store.key("ctx")) == 1
         assert (await load(successor, "request 00000001")).reply == b"reply 00000001"
 
 

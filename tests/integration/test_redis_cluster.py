@@ -12,7 +12,7 @@ from interfaces.client import BrokerClient
 from interfaces.errors import StoreRefused, StoreUnavailable
 from interfaces.topology import Topology
 from tests.integration.conftest import Report
-from tests.integration.redis_groups import PATIENCE, commit, insist, longest_pause_of_turns, opened_store
+from tests.integration.redis_groups import PATIENCE, commit, insist, longest_pause_of_turns, opened_store, version_at
 from tests.integration.redis_probes import calls_since, command_calls, load, numbered_turn
 from tests.services.local import SEARCH_PATH
 from tests.services.packages import require_programs
@@ -81,7 +81,7 @@ async def test_calls_of_one_tick_go_to_their_nodes_as_one_pipeline_each(
     assert sorted(calls) == sorted(sent)
     assert len(sent) == len(cluster.primaries)
     for ctx_id in ids[:10]:
-        assert cluster.owner(ctx_id).ask("HGET", store.key(ctx_id), "v") == "1"
+        assert version_at(cluster.owner(ctx_id), store.key(ctx_id)) == 1
 
 
 async def test_one_node_named_as_a_single_server_is_refused_with_the_way_to_name_a_cluster(
@@ -135,8 +135,8 @@ async def test_a_slot_moves_to_another_node_during_traffic_and_no_call_fails(
     await asyncio.gather(*(dialog(ctx_id, range(6, 9)) for ctx_id in late))
     assert "errorstat_ASK" in asked
     assert "errorstat_MOVED" in source.info("errorstats")
-    for ctx_id, turns in [*((ctx_id, "55") for ctx_id in first), *((ctx_id, "8") for ctx_id in late)]:
-        assert target.ask("HGET", store.key(ctx_id), "v") == turns
+    for ctx_id, turns in [*((ctx_id, 55) for ctx_id in first), *((ctx_id, 8) for ctx_id in late)]:
+        assert version_at(target, store.key(ctx_id)) == turns
 
 
 async def test_a_node_that_lost_its_scripts_is_given_them_even_where_it_only_takes_over_a_slot(
@@ -148,7 +148,7 @@ async def test_a_node_that_lost_its_scripts_is_given_them_even_where_it_only_tak
     [ctx_id] = ids_of_one_slot(slot, 1)
     await commit(store, 1, ctx_id=ctx_id)
     cluster.finish_move(slot, source, target)
-    assert target.ask("HGET", store.key(ctx_id), "v") == "1"
+    assert version_at(target, store.key(ctx_id)) == 1
 
 
 async def test_a_killed_primary_is_followed_by_its_replica_and_the_other_nodes_go_on(

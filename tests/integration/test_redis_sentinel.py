@@ -10,7 +10,7 @@ from interfaces.client import BrokerClient
 from interfaces.errors import StoreUnavailable
 from interfaces.topology import Topology
 from tests.integration.conftest import Report
-from tests.integration.redis_groups import PATIENCE, commit, insist, longest_pause_of_turns, opened_store
+from tests.integration.redis_groups import PATIENCE, commit, insist, longest_pause_of_turns, opened_store, version_at
 from tests.integration.redis_probes import load, numbered_turn
 from tests.services.local import SEARCH_PATH
 from tests.services.packages import require_programs
@@ -74,7 +74,7 @@ async def test_a_silent_primary_costs_one_time_limit_and_is_given_up(
     await store.commit(numbered_turn(1))
     silent.thaw()
     await insist(lambda: commit(store, 2), StoreUnavailable)
-    assert redis.primary.ask("HGET", store.key("ctx"), "v") == "2"
+    assert version_at(redis.primary, store.key("ctx")) == 2
 
 
 async def test_a_demoted_primary_is_left_for_the_new_one(redis: RedisWithSentinel, store: RedisStore) -> None:
@@ -85,7 +85,7 @@ async def test_a_demoted_primary_is_left_for_the_new_one(redis: RedisWithSentine
     # Until it is demoted it takes writes, which are lost: see `test_durability` for turns that survive this.
     await asyncio.to_thread(wait_for, "a demotion", lambda: before.info("replication")["role"] == "slave")
     await insist(lambda: commit(store, 1), StoreUnavailable)
-    assert redis.primary.ask("HGET", store.key("ctx"), "v") == "1"
+    assert version_at(redis.primary, store.key("ctx")) == 1
 
 
 async def test_the_doctor_says_when_too_few_replicas_are_there(redis: RedisWithSentinel) -> None:

@@ -1,7 +1,7 @@
-"""Two versions on one namespace: what the first published version wrote is read for ever, versions take over from one
-another, and `switchboard doctor` says who cannot.
+"""Two versions on one namespace: what was written once is read for ever, versions take over from one another, and
+`switchboard doctor` says who cannot.
 
-The bytes of the first version stand here as they were written by it; nothing of the code makes them.
+What was written stands here byte for byte; nothing of the code makes it. Layout 1 by itself: `test_layout_1.py`.
 """
 
 import json
@@ -34,17 +34,31 @@ ADA = "872"
 """Slot of the context `ada`."""
 REQUEST = b'{"version":1,"ctx_id":"ada","message":{"text":"Hello"}}'
 REPLY = b'{"version":1,"ctx_id":"ada","request_id":"first","turn":1,"status":"ok","message":{"text":"of version 1"}}'
-CONTEXT: dict[str, str] = {
+LAYOUT_1: dict[str, str | bytes] = {
     "v": "1",
     "t0": "0",
     "t:1": '{"request":{"text":"Hello"},"response":{"text":"of version 1"}}',
     "m": '{"layout":1,"created_at":1760000000000000000,"updated_at":1760000000000000001,"misc":{"turns":1},'
     '"framework_data":{}}',
     "d:1": "first",
-    "o:1": REPLY.decode(),
+    "o:1": REPLY,
     "e": "1760000000000000",
     "o0": "1",
     "i:first": "1",
+}
+MAIN = (
+    '{"layout":2,"created_at":1760000000000000000,"updated_at":1760000000000000001,"misc":{"turns":1},'
+    '"framework_data":{}}'
+)
+LAYOUT_2: dict[str, str | bytes] = {
+    "e": "9007199254740991",
+    "v": "-1",
+    # Version 1, revision 0, epoch 1760000000000000; turns from 0 and replies from 1 on; no turn that was started.
+    "h": bytes.fromhex("01 00 cf000640b5eece0000 00 01 00a0a0"),
+    "t:1": '{"request":{"text":"Hello"},"response":{"text":"of version 1"}}',
+    "m": MAIN,
+    "d:1": "first",
+    "i:first": REPLY,
 }
 PLAN = '{"version":1,"current":{"number":1,"shards":4,"prefetch":8192},"previous":null,"moving":false}'
 
@@ -69,7 +83,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
         yield redis
 
 
-async def put(redis: Redis, key: str, fields: dict[str, str]) -> None:
+async def put(redis: Redis, key: str, fields: dict[str, str | bytes]) -> None:
     for name, value in fields.items():
         await redis.hset(key, name, value)
     await redis.expire(key, 3600)
@@ -86,10 +100,16 @@ async def publish(wire: Wire, topology: Topology, request_id: str) -> None:
     assert isinstance(confirmed, commands.Basic.Ack)
 
 
-async def test_a_dialog_of_the_first_version_goes_on_and_its_last_reply_is_published_again_byte_for_byte(
-    redis: Redis, namespace: str, topology: Topology, wire: Wire, start_worker: StartWorker
+@pytest.mark.parametrize("context", [LAYOUT_1, LAYOUT_2], ids=["layout 1", "layout 2"])
+async def test_a_dialog_stored_once_goes_on_and_its_last_reply_is_published_again_byte_for_byte(
+    redis: Redis,
+    namespace: str,
+    topology: Topology,
+    wire: Wire,
+    start_worker: StartWorker,
+    context: dict[str, str | bytes],
 ) -> None:
-    await put(redis, f"{namespace}:ctx:{{ada}}", CONTEXT)
+    await put(redis, f"{namespace}:ctx:{{ada}}", context)
     await put(redis, f"{namespace}:plan", {"plan": PLAN})
     worker = await (await start_worker(BOT)).ready()
     replies = await wire.listen(topology.replies_exchange)
@@ -171,7 +191,7 @@ async def test_the_doctor_names_a_worker_that_writes_what_this_version_cannot_re
     worker_settings: dict[str, str], topology: Topology, store: RedisStore
 ) -> None:
     this = Identity(None).member(host="node-7", pid=12, version="9.0.0")
-    newer = this.model_copy(update={"writes": this.writes | {"contexts": 2}})
+    newer = this.model_copy(update={"writes": this.writes | {"contexts": 3}})
     await store.announce("worker-of-9", newer.model_dump_json().encode(), 60)
     await store.announce("worker-of-99", b'{"beat": "very often"}', 60)
     code, found = await doctor(worker_settings)
@@ -181,8 +201,8 @@ async def test_the_doctor_names_a_worker_that_writes_what_this_version_cannot_re
     code, found = await doctor(worker_settings)
     assert code == ExitCode.STORE
     assert found["neighbours"]["detail"] == (
-        "worker 'worker-of-9' (version 9.0.0, process 12 on node-7) writes contexts in format 2, "
-        "and this version reads 1"
+        "worker 'worker-of-9' (version 9.0.0, process 12 on node-7) writes contexts in format 3, "
+        "and this version reads 1, 2"
     )
     assert "docs/upgrades.md" in found["neighbours"]["mend"]
 
@@ -211,9 +231,9 @@ async def test_the_doctor_names_a_worker_with_other_keys_and_contexts_that_canno
 async def test_the_doctor_names_a_plan_and_contexts_that_a_newer_version_has_left(
     redis: Redis, namespace: str, worker_settings: dict[str, str], topology: Topology
 ) -> None:
-    layout_2 = CONTEXT | {"m": CONTEXT["m"].replace('"layout":1', '"layout":2')}
+    layout_3 = LAYOUT_2 | {"m": MAIN.replace('"layout":2', '"layout":3')}
     plan_2 = PLAN.replace('"version":1', '"version":2')
-    await put(redis, f"{namespace}:ctx:{{ada}}", layout_2)
+    await put(redis, f"{namespace}:ctx:{{ada}}", layout_3)
     await put(redis, f"{namespace}:plan", {"plan": plan_2})
     code, found = await doctor(worker_settings)
     assert code == ExitCode.STORE

@@ -32,20 +32,23 @@ def reasons(this: Member, other: Member) -> list[str]:
     return [clash.reason for clash in clashes(this, other)]
 
 
-def test_workers_of_this_version_and_of_those_that_announced_nothing_get_on() -> None:
+def test_workers_of_this_version_get_on() -> None:
     assert reasons(THIS, THIS) == []
-    assert reasons(THIS, OLDEST) == []
-    assert reasons(OLDEST, THIS) == []
+
+
+def test_one_that_announced_nothing_knows_the_first_formats_alone() -> None:
+    assert reasons(THIS, OLDEST) == ["does not read contexts in format 2, which this version writes"]
+    assert reasons(OLDEST, THIS) == ["writes contexts in format 2, and this version reads 1"]
 
 
 def test_what_a_newer_one_writes_and_this_one_cannot_read_is_a_clash() -> None:
-    newer = of(writes=dict(WRITES) | {"contexts": 2}, reads={name: [1, 2] for name in READS})
-    assert reasons(THIS, newer) == ["writes contexts in format 2, and this version reads 1"]
-    assert reasons(newer, THIS) == ["does not read contexts in format 2, which this version writes"]
+    newer = of(writes=dict(WRITES) | {"contexts": 3}, reads={name: [1, 2, 3] for name in READS})
+    assert reasons(THIS, newer) == ["writes contexts in format 3, and this version reads 1, 2"]
+    assert reasons(newer, THIS) == ["does not read contexts in format 3, which this version writes"]
 
 
 def test_a_newer_one_that_reads_more_and_writes_what_this_one_reads_is_none() -> None:
-    bridge = of(reads={name: [1, 2] for name in READS})
+    bridge = of(reads={name: [1, 2, 3] for name in READS})
     assert reasons(THIS, bridge) == reasons(bridge, THIS) == []
 
 
@@ -78,7 +81,8 @@ def test_keys_clash_where_one_writes_under_what_the_other_does_not_have(
 
 def test_one_without_keys_clashes_with_one_that_has_them_and_says_nothing_where_it_announced_none() -> None:
     assert len(reasons(with_keys(ONE), THIS)) == 2
-    assert reasons(with_keys(ONE), OLDEST) == []
+    announced_none = of(keys=[])
+    assert reasons(with_keys(ONE), announced_none) == []
 
 
 def test_a_key_itself_is_never_announced() -> None:

@@ -41,9 +41,10 @@ class Script:
     sha: bytes
 
     @classmethod
-    def named(cls, name: str) -> "Script":
-        """The script `scripts/{name}.lua` of this package."""
-        source = files("worker.stores").joinpath("scripts", f"{name}.lua").read_bytes()
+    def named(cls, name: str, *before: str) -> "Script":
+        """The script `scripts/{name}.lua` of this package, behind those of which it uses the functions."""
+        scripts = files("worker.stores").joinpath("scripts")
+        source = b"\n".join(scripts.joinpath(f"{part}.lua").read_bytes() for part in (*before, name))
         return cls(name, source, sha1(source, usedforsecurity=False).hexdigest().encode())
 
 

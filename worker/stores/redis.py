@@ -4,10 +4,9 @@ Every script may be repeated after a lost answer, so every failure is simply rep
 fields read are named exactly: what a turn costs never depends on the length of its dialog (docs/decisions/0004).
 The worker and the operator's commands use it through `ContextStore`.
 
-    v version   m main   e epoch noted            t:<turn> turn        t0 oldest turn kept
-    r, a, s     request started, its attempt,     d:<turn> request id  o0 oldest reply kept
-                how often                         o:<turn> reply       i:<request id> turn
-    x revision  xi id of the last edit
+    h head: version, revision, epoch noted,       t:<turn> turn        i:<request id> reply
+      where the windows end, the turn started     d:<turn> request id  m main
+    xi id of the last edit                        v, e keep out whoever looks for these two (docs/decisions/0029)
 """
 
 import asyncio
@@ -30,11 +29,12 @@ from worker.stores.servers import MAX_CONNECTIONS, OneServer, Servers
 
 logger = logging.getLogger(__name__)
 
-_LOAD = Script.named("load")
-_COMMIT = Script.named("commit")
-_EDIT = Script.named("edit")
-_FORGET_START = Script.named("forget_start")
-_PEEK = Script.named("peek")
+_LOAD = Script.named("load", "head")
+_COMMIT = Script.named("commit", "head")
+_EDIT = Script.named("edit", "head")
+_FORGET_START = Script.named("forget_start", "head")
+_PEEK = Script.named("peek", "head")
+_OUTBOX = Script.named("outbox", "head")
 _DELETE = Script.named("delete")
 _CLAIM = Script.named("claim")
 _ANNOUNCE = Script.named("announce")
@@ -43,11 +43,9 @@ _READ_PLAN = Script.named("read_plan")
 _CHANGE_PLAN = Script.named("change_plan")
 _NOTE_PASSED = Script.named("note_passed")
 _SCRIPTS = (
-    *(_LOAD, _COMMIT, _EDIT, _FORGET_START, _PEEK, _DELETE),
+    *(_LOAD, _COMMIT, _EDIT, _FORGET_START, _PEEK, _OUTBOX, _DELETE),
     *(_CLAIM, _ANNOUNCE, _LIVING, _READ_PLAN, _CHANGE_PLAN, _NOTE_PASSED),
 )
-
-_REPLIES_AT_A_TIME = 100
 
 _UNSAFE = re.compile(r"[%{}\x00-\x1f\x7f]")
 
@@ -190,19 +188,14 @@ class RedisStore:
         return {turn_id: value for turn_id, value in zip(turn_ids, values, strict=True) if value is not None}
 
     async def read_outbox(self, ctx_id: str) -> Outbox:
-        """See `ContextStore.read_outbox`. Some replies a call: an import may have left a long gap in their numbers."""
-        key = self.key(ctx_id)
-        version, oldest, started = await self._pipeline.command(b"HMGET", key, b"v", b"o0", b"r")
-        replies: dict[str, bytes] = {}
-        for first in range(int(oldest or 1), int(version or 0) + 1, _REPLIES_AT_A_TIME):
-            numbers = range(first, min(first + _REPLIES_AT_A_TIME, int(version) + 1))
-            fields = [name % number for number in numbers for name in (b"d:%d", b"o:%d")]
-            values = await self._pipeline.command(b"HMGET", key, *fields)
-            pairs = zip(values[::2], values[1::2], strict=True)
-            replies |= {
-                request.decode(): reply for request, reply in pairs if request is not None and reply is not None
-            }
-        return Outbox(replies, None if started is None else started.decode())
+        """See `ContextStore.read_outbox`. A hundred turns a call: an import may have left a long gap."""
+        key, first, replies = self.key(ctx_id), b"", dict[str, bytes]()
+        while True:
+            following, started, *kept = await self._pipeline.script(_OUTBOX, key, first)
+            replies |= {request.decode(): reply for request, reply in zip(kept[::2], kept[1::2], strict=True)}
+            if following is None:
+                return Outbox(replies, started.decode() or None)
+            first = b"%d" % following
 
     async def delete(self, ctx_id: str) -> bool:
         """See `ContextStore.delete`. Repeated after a lost answer it says False."""

@@ -6,13 +6,15 @@
 local key, request = KEYS[1], ARGV[1]
 local outbox, max_turns = tonumber(ARGV[6]), tonumber(ARGV[7])
 
-local fields = redis.call('HMGET', key, 'v', 'i:' .. request, 'r', 'o0', 't0', 'x')
-local version, committed, started = tonumber(fields[1]) or 0, fields[2], fields[3]
-local oldest_reply, oldest_turn = tonumber(fields[4]) or 1, tonumber(fields[5]) or 0
-local revision = tonumber(fields[6]) or 0
+local fields = redis.call('HMGET', key, 'h', 'i:' .. request)
+if not fields[1] and adopted(key) then
+  fields = redis.call('HMGET', key, 'h', 'i:' .. request)
+end
+local stored, committed = fields[1], fields[2]
+local version, revision, epoch, oldest_turn, oldest_reply, starts, attempt, started = read_head(key, stored)
 
 if committed then
-  return {'repeated', redis.call('HGET', key, 'o:' .. committed)}
+  return {'repeated', committed}
 end
 if version ~= tonumber(ARGV[2]) or revision ~= tonumber(ARGV[8]) then
   return {'conflict', string.format('%012d', version), revision}
@@ -27,11 +29,17 @@ end
 local turn = version + 1
 local first_turn = max_turns > 0 and turn - max_turns + 1 or 0
 local keep_replies, keep_turns = advanced(oldest_reply, turn - outbox + 1), advanced(oldest_turn, first_turn)
+if started == request then
+  starts, attempt, started = 0, '', ''
+end
 
 -- The writes that need memory come first: Redis refuses the first of them or none. One command, as each costs more than
 -- the fields it writes.
-redis.call('HSET', key, 'v', turn, 'm', ARGV[3], 'i:' .. request, turn, 'd:' .. turn, request, 'o:' .. turn, ARGV[4],
-  'o0', keep_replies, 't0', keep_turns)
+if not stored then
+  keep_layout_1_out(key)
+end
+redis.call('HSET', key, 'm', ARGV[3], 'i:' .. request, ARGV[4], 'd:' .. turn, request, 'h',
+  cmsgpack.pack(turn, revision, epoch, keep_turns, keep_replies, starts, attempt, started))
 for i = 9, #ARGV, 2 do
   local id = tonumber(ARGV[i])
   -- A change to a turn that was dropped would otherwise stay for ever.
@@ -45,11 +53,7 @@ for n = oldest_turn, keep_turns - 1 do
 end
 for n = oldest_reply, keep_replies - 1 do
   local id = redis.call('HGET', key, 'd:' .. n)
-  redis.call('HDEL', key, 'd:' .. n, 'o:' .. n, 'i:' .. (id or ''))
-end
-
-if started == request then
-  redis.call('HDEL', key, 'r', 'a', 's')
+  redis.call('HDEL', key, 'd:' .. n, 'i:' .. (id or ''))
 end
 redis.call('EXPIRE', key, ARGV[5])
 return {'ok'}

@@ -1,14 +1,19 @@
 -- Take back the start counted for an attempt of a request, or all of its starts.
 -- KEYS[1]: the context's hash.  ARGV: request id, attempt (empty: all).
 -- Safe to repeat: an attempt that is taken back is no longer the last one. The noted epoch stays.
-local key, attempt = KEYS[1], ARGV[2]
-local fields = redis.call('HMGET', key, 'r', 'a', 's')
-if fields[1] ~= ARGV[1] or (attempt ~= '' and fields[2] ~= attempt) then
+local key, request, attempt = KEYS[1], ARGV[1], ARGV[2]
+local stored = redis.call('HGET', key, 'h')
+if not stored and adopted(key) then
+  stored = redis.call('HGET', key, 'h')
+end
+local version, revision, epoch, oldest_turn, oldest_reply, starts, last_attempt, started = read_head(key, stored)
+if started ~= request or (attempt ~= '' and last_attempt ~= attempt) then
   return false
 end
-if attempt == '' or tonumber(fields[3]) <= 1 then
-  redis.call('HDEL', key, 'r', 'a', 's')
+if attempt == '' or starts <= 1 then
+  starts, started = 0, ''
 else
-  redis.call('HSET', key, 'a', '', 's', tonumber(fields[3]) - 1)
+  starts = starts - 1
 end
+redis.call('HSET', key, 'h', cmsgpack.pack(version, revision, epoch, oldest_turn, oldest_reply, starts, '', started))
 return false

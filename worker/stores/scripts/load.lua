@@ -8,31 +8,35 @@
 local key, request, attempt = KEYS[1], ARGV[1], ARGV[3]
 local epoch, history, counted = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[6])
 
-local fields = redis.call('HMGET', key, 'v', 'e', 'r', 'a', 's', 'i:' .. request, 'x')
-local version, noted, revision = tonumber(fields[1]) or 0, fields[2], tonumber(fields[7]) or 0
-local started, last_attempt, count, committed = fields[3], fields[4], fields[5], fields[6]
+local fields = redis.call('HMGET', key, 'h', 'i:' .. request)
+if not fields[1] and adopted(key) then
+  fields = redis.call('HMGET', key, 'h', 'i:' .. request)
+end
+local stored, reply = fields[1], fields[2]
+local version, revision, noted, oldest_turn, oldest_reply, count, last_attempt, started = read_head(key, stored)
 
-if noted and tonumber(noted) > epoch then
-  return {'abandoned', noted}
+if noted > epoch then
+  return {'abandoned', string.format('%.0f', noted)}
 end
 
-local reply, starts = false, 0
-if committed then
-  reply = redis.call('HGET', key, 'o:' .. committed)
-else
-  local before = started == request and tonumber(count) or 0
+local starts = 0
+if not reply then
+  local before = started == request and count or 0
   local is_repeated = before > 0 and last_attempt == attempt
   starts = is_repeated and before or before + 1
   if starts <= counted then
-    redis.call('HSET', key, 'e', ARGV[2], 'r', request, 'a', attempt, 's', starts)
-  else
-    redis.call('HSET', key, 'e', ARGV[2])
+    count, last_attempt, started = starts, attempt, request
   end
+  if not stored then
+    keep_layout_1_out(key)
+  end
+  redis.call('HSET', key, 'h',
+    cmsgpack.pack(version, revision, epoch, oldest_turn, oldest_reply, count, last_attempt, started))
   redis.call('EXPIRE', key, ARGV[5])
 end
 
 -- A context that was deleted has lost its epoch as well, so one of the same version made since is not taken for it.
-if noted == ARGV[2] and version == tonumber(ARGV[7]) and revision == tonumber(ARGV[8]) then
+if noted == epoch and version == tonumber(ARGV[7]) and revision == tonumber(ARGV[8]) then
   return {'known', reply, starts}
 end
 
