@@ -61,6 +61,16 @@ ROWS: dict[str, list[Panel]] = {
                 '(rate(switchboard_stage_seconds_bucket{stage!~"queue|turn"}[$__rate_interval])))'
             },
         ),
+        Panel(
+            "Contexts found in hand",
+            "percentunit",
+            {
+                "of all loads": rate('switchboard_context_loads_total{from="cache"}')
+                + " / "
+                + rate("switchboard_context_loads_total")
+            },
+            about="Loads that read no turns from Redis, as the worker had them (SWITCHBOARD_CONTEXT_CACHE_BYTES).",
+        ),
     ],
     "What waits?": [
         Panel(
