@@ -1,5 +1,5 @@
-"""A namespace whose workers store contexts in layout 1 gets workers of today, under load, and one of the older ones
-comes back by mistake: whatever it is given waits for it to be gone, and no dialog loses a turn or begins anew.
+"""A namespace whose workers store contexts in layout 1 gets workers of today, under load. An older one that comes back,
+or stays, begins no turn of what those have touched, and no dialog loses a turn, is answered otherwise or begins anew.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from interfaces.context import Context
 from interfaces.errors import ExitCode
 from tests.integration.conftest import StartWorker
 from tests.services.processes import WorkerProcess
+from worker.stores.redis import RedisStore
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -61,14 +62,14 @@ class Dialogs:
             await under_way
 
 
-async def test_dialogs_of_layout_1_go_on_and_an_older_worker_that_comes_back_holds_them_up_and_harms_none(
+async def test_dialogs_of_layout_1_go_on_and_an_older_worker_that_comes_back_ends(
     worker_settings: dict[str, str], start_worker: StartWorker, client: BrokerClient
 ) -> None:
     dialogs = Dialogs(client)
     async with older_worker(worker_settings) as older:
         await older.ready()
         await dialogs.go_on()
-        newer = await (await start_worker(BOT)).ready()
+        await (await start_worker(BOT)).ready()
         stopping = asyncio.create_task(older.stop())
         under_way = await dialogs.go_on_until(stopping)
         assert stopping.result() == ExitCode.OK
@@ -76,10 +77,28 @@ async def test_dialogs_of_layout_1_go_on_and_an_older_worker_that_comes_back_hol
     await dialogs.go_on()
 
     async with older_worker(worker_settings) as back:
-        await back.ready()
-        held_up = await dialogs.go_on_until(asyncio.create_task(back.logged("given up here")))
-        assert not held_up.done()
-        assert await back.stop() == ExitCode.OK
-        await held_up
+        ended = asyncio.create_task(back.ended())
+        under_way = await dialogs.go_on_until(ended)
+        assert ended.result() == ExitCode.STORE, back.log
+        await under_way
     await dialogs.go_on()
-    assert "given up here" not in newer.log
+
+
+async def test_an_older_worker_that_stays_holds_up_what_one_of_today_has_touched_and_nothing_else(
+    worker_settings: dict[str, str], start_worker: StartWorker, client: BrokerClient, store: RedisStore
+) -> None:
+    async with older_worker(worker_settings | {"SWITCHBOARD_DRAIN_TIMEOUT": "2"}) as older:
+        await older.ready()
+        for ctx_id in ("touched", "other"):
+            assert (await client.ask("Hello", ctx_id)).turn == 1
+        await store.load("touched", "another", epoch=await store.claim(), attempt="a", history=1)
+        held_up = asyncio.create_task(client.ask("Hello", "touched"))
+        await older.logged("refused what was allowed before")
+        for turn in (2, 3, 4):
+            assert (await client.ask("Hello", "other")).turn == turn
+        assert not held_up.done()
+        await (await start_worker(BOT)).ready()
+        assert await older.stop() == ExitCode.UNFINISHED
+    reply = await held_up
+    assert (reply.turn, reply.message and reply.message.text) == (2, "2")
+    assert (await client.ask("Hello", "other")).turn == 5

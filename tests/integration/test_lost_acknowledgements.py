@@ -40,7 +40,7 @@ class Held:
 async def kept_replies(redis_url: str, store: RedisStore) -> int:
     async with Redis.from_url(redis_url) as redis:
         fields: list[bytes] = await redis.hkeys(store.key(CTX))  # type: ignore[assignment]  # redis-py says str
-        return sum(field.startswith(b"i:") for field in fields)
+        return sum(field.startswith(b"r:") for field in fields)
 
 
 @pytest.mark.timeout(180)

@@ -29,6 +29,7 @@ SCRIPTS: Mapping[str, Call] = {
     "living": lambda store: store.living(),
     "load": lambda store: store.load("ctx", "request 00000002", epoch=EPOCH, attempt="b", history=5, counted=9),
     "note_passed": lambda store: store.note_passed("queue 2"),
+    "outbox": lambda store: store.read_outbox("ctx"),
     "peek": lambda store: store.peek("ctx", 5),
     "read_plan": lambda store: store.read_plan(),
 }
@@ -73,7 +74,7 @@ async def contents(client: Redis, store: RedisStore) -> dict[str, Any]:
 
 def test_every_script_has_its_case() -> None:
     scripts = {file.name.removesuffix(".lua") for file in files("worker.stores").joinpath("scripts").iterdir()}
-    assert scripts == SCRIPTS.keys()
+    assert scripts - {"head"} == SCRIPTS.keys()  # which is what others begin with
 
 
 @pytest.mark.parametrize("name", [*SCRIPTS, *COMMANDS])
@@ -97,6 +98,6 @@ async def test_a_call_repeated_after_a_lost_answer_leaves_what_one_call_leaves(
         left = await contents(client, other)
         assert carried_out == left
         assert await contents(client, store) == left
-        assert before != left or name in ("claim", "living", "peek", "read_plan", "read_turns")
+        assert before != left or name in ("claim", "living", "outbox", "peek", "read_plan", "read_turns")
     if name not in OTHER_ANSWERS:
         assert again == once

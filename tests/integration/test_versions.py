@@ -51,14 +51,15 @@ MAIN = (
     '"framework_data":{}}'
 )
 LAYOUT_2: dict[str, str | bytes] = {
-    "e": "9007199254740991",
+    "e": "layout 2",
+    "x": "0.5",
     "v": "-1",
     # Version 1, revision 0, epoch 1760000000000000; turns from 0 and replies from 1 on; no turn that was started.
     "h": bytes.fromhex("01 00 cf000640b5eece0000 00 01 00a0a0"),
     "t:1": '{"request":{"text":"Hello"},"response":{"text":"of version 1"}}',
     "m": MAIN,
     "d:1": "first",
-    "i:first": REPLY,
+    "r:first": REPLY,
 }
 PLAN = '{"version":1,"current":{"number":1,"shards":4,"prefetch":8192},"previous":null,"moving":false}'
 

@@ -14,11 +14,11 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
-from worker.stores.pipelining import Script
+from worker.stores.redis import COMMIT, LOAD
 
-LOAD, COMMIT = Script.named("load").sha.decode(), Script.named("commit").sha.decode()
+LOADED, COMMITTED = LOAD.sha.decode(), COMMIT.sha.decode()
 CALL = re.compile(
-    rf"EVALSHA (?P<script>{LOAD}|{COMMIT}) 1 (?P<namespace>\S+?):ctx:\{{(?P<ctx_id>[^{{}}]*)\}} "
+    rf"EVALSHA (?P<script>{LOADED}|{COMMITTED}) 1 (?P<namespace>\S+?):ctx:\{{(?P<ctx_id>[^{{}}]*)\}} "
     r"(?P<request>\S+) \S+ (?P<attempt>\S+)"
 )
 
@@ -90,7 +90,7 @@ class TurnWatch:
         call = CALL.match(command)
         if call is None or call["namespace"] != self._namespace:
             return
-        if call["script"] == COMMIT:
+        if call["script"] == COMMITTED:
             self._running.pop(call["request"], None)
             self._committed.add(call["request"])
         elif call["request"] not in self._committed:

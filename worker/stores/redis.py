@@ -4,9 +4,9 @@ Every script may be repeated after a lost answer, so every failure is simply rep
 fields read are named exactly: what a turn costs never depends on the length of its dialog (docs/decisions/0004).
 The worker and the operator's commands use it through `ContextStore`.
 
-    h head: version, revision, epoch noted,       t:<turn> turn        i:<request id> reply
+    h head: version, revision, epoch noted,       t:<turn> turn        r:<request id> reply
       where the windows end, the turn started     d:<turn> request id  m main
-    xi id of the last edit                        v, e keep out whoever looks for these two (docs/decisions/0029)
+    xi id of the last edit                        v, e, x keep out whoever reads them (docs/decisions/0029)
 """
 
 import asyncio
@@ -29,8 +29,8 @@ from worker.stores.servers import MAX_CONNECTIONS, OneServer, Servers
 
 logger = logging.getLogger(__name__)
 
-_LOAD = Script.named("load", "head")
-_COMMIT = Script.named("commit", "head")
+LOAD = Script.named("load", "head")
+COMMIT = Script.named("commit", "head")
 _EDIT = Script.named("edit", "head")
 _FORGET_START = Script.named("forget_start", "head")
 _PEEK = Script.named("peek", "head")
@@ -43,7 +43,7 @@ _READ_PLAN = Script.named("read_plan")
 _CHANGE_PLAN = Script.named("change_plan")
 _NOTE_PASSED = Script.named("note_passed")
 _SCRIPTS = (
-    *(_LOAD, _COMMIT, _EDIT, _FORGET_START, _PEEK, _OUTBOX, _DELETE),
+    *(LOAD, COMMIT, _EDIT, _FORGET_START, _PEEK, _OUTBOX, _DELETE),
     *(_CLAIM, _ANNOUNCE, _LIVING, _READ_PLAN, _CHANGE_PLAN, _NOTE_PASSED),
 )
 
@@ -119,7 +119,7 @@ class RedisStore:
         arguments = [request_id.encode(), b"%016d" % epoch, attempt.encode(), b"%d" % history, self._ttl]
         arguments.append(b"%d" % counted)
         arguments += (b"", b"") if known is None else (b"%d" % known.version, b"%d" % known.revision)
-        answer = await self._pipeline.script(_LOAD, key, *arguments)
+        answer = await self._pipeline.script(LOAD, key, *arguments)
         if answer[0] == b"abandoned":
             raise TurnAbandoned(f"the context was taken over: it has seen epoch {int(answer[1])}, this one is {epoch}")
         if known is not None and answer[0] == b"known":
@@ -146,7 +146,7 @@ class RedisStore:
         for turn_id, content in turn.turns.items():
             arguments += [b"%012d" % turn_id, content]
         key = self.key(turn.ctx_id) if known is None else known.key
-        answer = await self._pipeline.script(_COMMIT, key, *arguments, is_durable=True)
+        answer = await self._pipeline.script(COMMIT, key, *arguments, is_durable=True)
         if answer[0] == b"conflict":
             raise _conflict(turn, answer)
         if answer[0] == b"ok":

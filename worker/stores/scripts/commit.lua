@@ -6,9 +6,9 @@
 local key, request = KEYS[1], ARGV[1]
 local outbox, max_turns = tonumber(ARGV[6]), tonumber(ARGV[7])
 
-local fields = redis.call('HMGET', key, 'h', 'i:' .. request)
+local fields = redis.call('HMGET', key, 'h', 'r:' .. request)
 if not fields[1] and adopted(key) then
-  fields = redis.call('HMGET', key, 'h', 'i:' .. request)
+  fields = redis.call('HMGET', key, 'h', 'r:' .. request)
 end
 local stored, committed = fields[1], fields[2]
 local version, revision, epoch, oldest_turn, oldest_reply, starts, attempt, started = read_head(key, stored)
@@ -38,7 +38,7 @@ end
 if not stored then
   keep_layout_1_out(key)
 end
-redis.call('HSET', key, 'm', ARGV[3], 'i:' .. request, ARGV[4], 'd:' .. turn, request, 'h',
+redis.call('HSET', key, 'm', ARGV[3], 'r:' .. request, ARGV[4], 'd:' .. turn, request, 'h',
   cmsgpack.pack(turn, revision, epoch, keep_turns, keep_replies, starts, attempt, started))
 for i = 9, #ARGV, 2 do
   local id = tonumber(ARGV[i])
@@ -53,7 +53,7 @@ for n = oldest_turn, keep_turns - 1 do
 end
 for n = oldest_reply, keep_replies - 1 do
   local id = redis.call('HGET', key, 'd:' .. n)
-  redis.call('HDEL', key, 'd:' .. n, 'i:' .. (id or ''))
+  redis.call('HDEL', key, 'd:' .. n, 'r:' .. (id or ''))
 end
 redis.call('EXPIRE', key, ARGV[5])
 return {'ok'}

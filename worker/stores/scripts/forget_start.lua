@@ -15,5 +15,7 @@ if attempt == '' or starts <= 1 then
 else
   starts = starts - 1
 end
+-- Redis without memory refuses a script at its first write, where that needs any: taking back a start must not wait for it.
+redis.call('HDEL', key, 'r')
 redis.call('HSET', key, 'h', cmsgpack.pack(version, revision, epoch, oldest_turn, oldest_reply, starts, '', started))
 return false

@@ -1,6 +1,6 @@
 -- What stands before the scripts on one context.  Its head, the field `h`, is one MessagePack value after another, always
--- in this order: version, revision, epoch noted, oldest turn kept, oldest reply kept; then of the turn that was started
--- last and is not finished its starts, attempt and request (0, '' and '' where there is none).  docs/decisions/0029
+-- in this order: version, revision, epoch noted (0: none), oldest turn kept, oldest reply kept; then of the turn that was
+-- started last and is not finished its starts, attempt and request (0, '' and '' where there is none).  docs/decisions/0029
 
 -- The eight, of what is stored of them.  Of a context in layout 1, where each was a field, they are read there without
 -- any effect; where there is no such field either, they are those of a new context.
@@ -13,10 +13,11 @@ local function read_head(key, stored)
     tonumber(old[5]) or 1, tonumber(old[6]) or 0, old[7] or '', old[8] or ''
 end
 
--- A worker that knows layout 1 alone would take a context without its fields for a new one.  With these, somebody else
--- has taken the context over, and no version that such a worker has loaded is the one that it commits to.
+-- A worker that knows layout 1 alone would take a context without its fields for a new one.  An epoch that is no number
+-- ends its load in an error; a revision that none can have read refuses its commits and edits; and where it only looks, the
+-- version leads it to a main record of layout 2, which it says it cannot read.
 local function keep_layout_1_out(key)
-  redis.call('HSET', key, 'e', '9007199254740991', 'v', '-1')
+  redis.call('HSET', key, 'e', 'layout 2', 'x', '0.5', 'v', '-1')
 end
 
 -- Rewrite a context that is in layout 1: its head, and each kept reply from its turn's number to its request.
@@ -29,12 +30,12 @@ local function adopted(key)
   for n = head[5], head[1] do
     local kept = redis.call('HMGET', key, 'd:' .. n, 'o:' .. n)
     if kept[1] and kept[2] then
-      redis.call('HSET', key, 'i:' .. kept[1], kept[2])
-      redis.call('HDEL', key, 'o:' .. n)
+      redis.call('HSET', key, 'r:' .. kept[1], kept[2])
+      redis.call('HDEL', key, 'o:' .. n, 'i:' .. kept[1])
     end
   end
   redis.call('HSET', key, 'h', cmsgpack.pack(unpack(head)))
-  redis.call('HDEL', key, 'x', 't0', 'o0', 's', 'a', 'r')
+  redis.call('HDEL', key, 't0', 'o0', 's', 'a', 'r')
   keep_layout_1_out(key)
   return true
 end

@@ -11,7 +11,7 @@ local last = math.min(first + 99, version)
 local answer = {last < version and last + 1, started}
 for n = first, last do
   local request = redis.call('HGET', key, 'd:' .. n)
-  local reply = request and redis.call('HGET', key, stored and 'i:' .. request or 'o:' .. n)
+  local reply = request and redis.call('HGET', key, stored and 'r:' .. request or 'o:' .. n)
   if reply then
     answer[#answer + 1] = request
     answer[#answer + 1] = reply
