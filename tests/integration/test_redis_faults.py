@@ -199,6 +199,18 @@ async def test_a_server_out_of_memory_is_unavailable_and_nothing_is_half_done(ow
     assert await store.commit(numbered_turn(2)) == b"reply 00000002"
 
 
+async def test_a_start_is_taken_back_by_a_server_out_of_memory(own: tuple[Redis, RedisStore]) -> None:
+    """Else a turn that a worker leaves to the next one, as it stops, would count as one that ended the process."""
+    client, store = own
+    await load(store, "r1")
+    await client.config_set("maxmemory", 1)
+    with pytest.raises(StoreUnavailable, match="OutOfMemory"):
+        await load(store, "r1", attempt="b")
+    await store.forget_start("ctx", "r1", "a")
+    assert (await store.read_outbox("ctx")).started is None
+    await client.config_set("maxmemory", 0)
+
+
 async def test_a_server_busy_with_a_script_is_unavailable(own: tuple[Redis, RedisStore], own_redis: Server) -> None:
     client, store = own
     await client.config_set("busy-reply-threshold", 1)

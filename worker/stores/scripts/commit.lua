@@ -6,11 +6,7 @@
 local key, request = KEYS[1], ARGV[1]
 local outbox, max_turns = tonumber(ARGV[6]), tonumber(ARGV[7])
 
-local fields = redis.call('HMGET', key, 'h', 'r:' .. request)
-if not fields[1] and adopted(key) then
-  fields = redis.call('HMGET', key, 'h', 'r:' .. request)
-end
-local stored, committed = fields[1], fields[2]
+local stored, committed = head_and(key, 'r:' .. request)
 local version, revision, epoch, oldest_turn, oldest_reply, starts, attempt, started = read_head(key, stored)
 
 if committed then

@@ -5,11 +5,7 @@
 -- Safe to repeat: the last edit is known by its id. Replies stay, numbered by versions, which never go down.
 local key, max_turns, new_version = KEYS[1], tonumber(ARGV[7]), tonumber(ARGV[4])
 
-local fields = redis.call('HMGET', key, 'h', 'xi')
-if not fields[1] and adopted(key) then
-  fields = redis.call('HMGET', key, 'h', 'xi')
-end
-local stored, last_edit = fields[1], fields[2]
+local stored, last_edit = head_and(key, 'xi')
 local version, revision, epoch, oldest_turn, oldest_reply, starts, attempt, started = read_head(key, stored)
 
 if last_edit == ARGV[1] then

@@ -14,8 +14,8 @@ local function read_head(key, stored)
 end
 
 -- A worker that knows layout 1 alone would take a context without its fields for a new one.  An epoch that is no number
--- ends its load in an error; a revision that none can have read refuses its commits and edits; and where it only looks, the
--- version leads it to a main record of layout 2, which it says it cannot read.
+-- ends its load in an error; a revision that none can have read refuses its commits and edits; and where it only looks, no
+-- turn is at this version, rather than nothing being there.
 local function keep_layout_1_out(key)
   redis.call('HSET', key, 'e', 'layout 2', 'x', '0.5', 'v', '-1')
 end
@@ -40,3 +40,11 @@ local function adopted(key)
   return true
 end
 
+-- The head and one more field as they are stored; a context in layout 1 is rewritten first.
+local function head_and(key, field)
+  local found = redis.call('HMGET', key, 'h', field)
+  if not found[1] and adopted(key) then
+    found = redis.call('HMGET', key, 'h', field)
+  end
+  return found[1], found[2]
+end

@@ -8,11 +8,7 @@
 local key, request, attempt = KEYS[1], ARGV[1], ARGV[3]
 local epoch, history, counted = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[6])
 
-local fields = redis.call('HMGET', key, 'h', 'r:' .. request)
-if not fields[1] and adopted(key) then
-  fields = redis.call('HMGET', key, 'h', 'r:' .. request)
-end
-local stored, reply = fields[1], fields[2]
+local stored, reply = head_and(key, 'r:' .. request)
 local version, revision, noted, oldest_turn, oldest_reply, count, last_attempt, started = read_head(key, stored)
 
 if noted > epoch then
