@@ -11,6 +11,8 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from interfaces.eager_tasks import begin_task
+
 T = TypeVar("T")
 
 
@@ -90,7 +92,7 @@ class Lanes(Generic[T]):
         while self._places and self._ready:
             self._places -= 1
             key = self._ready.popleft()
-            task = self._loop.create_task(self._turn(key, self._lanes[key].popleft()), name=f"lane {key!r}")
+            task = begin_task(self._turn(key, self._lanes[key].popleft()), f"lane {key!r}")
             self._tasks.add(task)
             task.add_done_callback(partial(self._on_ended, key))
 

@@ -26,6 +26,8 @@ DEFAULT_INTERFACE: Final = "default"
 REPLY_IDS: Final = UUID("5c4f1c0e-6b0b-5d9e-9a7e-0f3d6a1b2c4d")
 """Namespace of the name-based UUIDs (RFC 9562, version 5) that identify replies."""
 
+_NAMESPACE: Final = REPLY_IDS.bytes
+
 
 class ReplyError(BaseModel):
     """Why a request got no answer."""
@@ -56,7 +58,7 @@ def reply_id(ctx_id: str | None, request_id: str | None) -> str:
     never has one id in flight twice, which would mix up their returns.
     """
     name = f"{ctx_id}\0{_unicode(request_id)}".encode()
-    found = sha1(REPLY_IDS.bytes + name, usedforsecurity=False).hexdigest()
+    found = sha1(_NAMESPACE + name, usedforsecurity=False).hexdigest()
     # As `str(uuid5(...))`, of which this is what RFC 9562 (5.5) says, without the object: there is one in every turn.
     variant = "89ab"[int(found[16], 16) & 3]
     return f"{found[:8]}-{found[8:12]}-5{found[13:16]}-{variant}{found[17:20]}-{found[20:32]}"

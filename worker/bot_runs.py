@@ -19,11 +19,13 @@ from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from interfaces.bot_signals import BotSignal
+from interfaces.eager_tasks import begin_task
 from interfaces.errors import BotStuck, StoreUnavailable, TurnAbandoned, described
 from interfaces.foreign import StrayCancellationError
 from interfaces.telemetry import Telemetry
-from worker.places import Places, begin_task
+from worker.places import Places
 from worker.stores import ContextStore
+from worker.time_limits import TimeLimits
 
 if TYPE_CHECKING:
     from interfaces.tracing import Tracing
@@ -50,42 +52,32 @@ class BotExited(Exception):
 class Run:
     """One run of the bot, from inside."""
 
-    def __init__(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
-        self._seconds = seconds
-        self._loop = loop
+    def __init__(self, limits: "TimeLimits[Run]") -> None:
+        self._limits = limits
         self._threads: list[threading.Thread] = []
         self.asked_at = monotonic()
         self.task: asyncio.Task[Any] | None = None
         """Not before it has its place."""
-        self.has_place = self.is_left = False
+        self.has_place = self.is_begun = self.is_overdue = self.is_left = False
         self._woken: asyncio.Future[None] | None = None
-        self._deadline: float | None = None
 
     def begin(self) -> None:
         """Note that it has a place, and that its time begins."""
         self.has_place = True
-        self.restart_clock()
+        self._limits.begin(self)
 
     def restart_clock(self) -> None:
         """Give the run all of its time again: what it waited for was not its fault."""
-        self._deadline = self._loop.time() + self._seconds
+        self._limits.begin_again(self)
 
     async def wait(self) -> None:
         """Return when it has ended, or when its time is over.
 
         What `asyncio.wait` does at half the cost, which is that of a task: there is one of these in every turn.
         """
-        loop = self._loop
-        while not self.has_ended and (left := self._left(loop.time())) > 0:
-            self._woken = loop.create_future()
-            over = loop.call_later(left, self.wake)
-            try:
-                await self._woken
-            finally:
-                over.cancel()
-
-    def _left(self, now: float) -> float:
-        return self._seconds if self._deadline is None else self._deadline - now
+        while not self.has_ended and not self.is_overdue:
+            self._woken = asyncio.get_running_loop().create_future()
+            await self._woken
 
     def wake(self, _: object = None) -> None:
         """End the wait, to look again."""
@@ -172,6 +164,7 @@ class BotRuns:
         self._place_seconds, self._run_seconds = (self._metrics.stage_seconds[stage] for stage in ("place", "run"))
         self._seconds = seconds
         self._places = Places(concurrency)
+        self._limits = TimeLimits(seconds, _overdue)
         self._limit = limit
         self._left: set[Run] = set()
         self._too_many = asyncio.Event()
@@ -194,7 +187,7 @@ class BotRuns:
         `TurnOverdue`."""
         if (tracing := self._tracing) is not None:
             bot = _traced(bot, tracing)
-        run = Run(self._seconds, asyncio.get_running_loop())
+        run = Run(self._limits)
         start = partial(self._begin, run, name, bot, copy_context())
         self._places.line_up(start)
         try:
@@ -229,14 +222,12 @@ class BotRuns:
         self._place_seconds.observe(monotonic() - run.asked_at)
         self._metrics.turns_running += 1
         run.task = begin_task(self._in_a_place(bot, run), name, context, at_once=at_once)
-        if run.task.done():
-            run.wake()
-        else:
-            run.task.add_done_callback(run.wake)
+        if not run.is_begun:
+            run.task.add_done_callback(run.wake)  # Others may cancel it before its first step.
         return True
 
     async def _in_a_place(self, bot: Callable[[Run], Awaitable[T]], run: Run) -> T:
-        began = monotonic()
+        began, run.is_begun = monotonic(), True
         try:
             return await bot(run)
         except SystemExit as error:
@@ -244,12 +235,14 @@ class BotRuns:
             raise BotExited(described(error)) from error
         finally:
             self._run_seconds.observe(monotonic() - began)
+            run.wake()  # Who waits goes on after this step, which ends the task: a tick before callbacks of the task.
             self._leave(run)
 
     def _leave(self, run: Run) -> None:
         """Give its place back, once."""
         if run.has_place:
             run.has_place = False
+            self._limits.end(run)
             self._metrics.turns_running -= 1
             self._places.give_back()
 
@@ -264,6 +257,11 @@ class BotRuns:
             if run.is_left:
                 self._left.add(run)
                 logger.error("%s does not end, and is left behind at\n%s", task.get_name(), run.whereabouts())
+
+
+def _overdue(run: Run) -> None:
+    run.is_overdue = True
+    run.wake()
 
 
 def _traced(bot: Callable[[Run], Awaitable[T]], tracing: "Tracing") -> Callable[[Run], Awaitable[T]]:

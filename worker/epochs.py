@@ -5,7 +5,6 @@ follows on it claims later. Used by `worker.turns`.
 """
 
 import asyncio
-from weakref import WeakKeyDictionary
 
 from interfaces.brokers import Channel
 from interfaces.errors import TurnAbandoned
@@ -18,9 +17,9 @@ class Epochs:
 
     def __init__(self, store: ContextStore) -> None:
         self._store = store
-        self._claimed: WeakKeyDictionary[Channel, asyncio.Future[int]] = WeakKeyDictionary()
+        self._claimed: dict[Channel, asyncio.Future[int]] = {}
 
-    async def of(self, channel: Channel) -> int:
+    def of(self, channel: Channel) -> "asyncio.Future[int]":
         """The epoch for what `channel` delivers.
 
         Not claimed when the channel opens: a waiting consumer may be promoted hours later, and its epoch must be higher
@@ -28,13 +27,20 @@ class Epochs:
         """
         epoch = self._claimed.get(channel)
         if epoch is None:
+            self._forget_closed()
             epoch = self._claimed[channel] = asyncio.ensure_future(self._claim(channel))
-        return epoch.result() if epoch.done() else await asyncio.shield(epoch)
+        return epoch if epoch.done() else asyncio.shield(epoch)
 
     def close(self) -> None:
         """Ask for no more of them."""
         for epoch in self._claimed.values():
             epoch.cancel()  # one still asked for would be asked for for ever
+
+    def _forget_closed(self) -> None:
+        # Here, and not by weak references: one would be made and looked up in every turn.
+        for channel, epoch in list(self._claimed.items()):
+            if epoch.done() and not channel.is_open:
+                del self._claimed[channel]
 
     async def _claim(self, channel: Channel) -> int:
         epoch = await while_store_is_away(self._store.claim)

@@ -31,9 +31,13 @@ class Isolation:
 
     async def enter_shared(self) -> None:
         """Begin to run beside others, once no suspect runs or waits. Every turn does: hence no context manager."""
-        while self._suspects:
+        while not self.try_enter_shared():
             await self._no_suspects.wait()
-        self._sharing += 1
+
+    def try_enter_shared(self) -> bool:
+        """Begin to run beside others where no suspect runs or waits, as nearly always; whether that is so."""
+        self._sharing += not self._suspects
+        return not self._suspects
 
     def leave_shared(self) -> None:
         """Run no more beside others."""

@@ -4,15 +4,9 @@ A place that is given back is handed on in the same step of the event loop: unde
 which it would stand empty each time (docs/decisions/0027). Used by `worker.bot_runs`.
 """
 
-import asyncio
-import sys
 from collections import deque
-from collections.abc import Coroutine
 from contextlib import suppress
-from contextvars import Context
-from typing import Any, Protocol, TypeVar
-
-T = TypeVar("T")
+from typing import Protocol
 
 
 class Start(Protocol):
@@ -57,14 +51,3 @@ class Places:
                     self._free += 1
             finally:
                 self._is_starting = not at_once
-
-
-def begin_task(coroutine: Coroutine[Any, Any, T], name: str, context: Context, *, at_once: bool) -> "asyncio.Task[T]":
-    """A task in `context`. Begun `at_once`, it is at its first wait when this returns, or over.
-
-    Before Python 3.12 no task can do that: it begins with the next tick.
-    """
-    loop = asyncio.get_running_loop()
-    if at_once and sys.version_info >= (3, 12):
-        return asyncio.Task(coroutine, loop=loop, name=name, context=context, eager_start=True)
-    return loop.create_task(coroutine, name=name, context=context)

@@ -8,7 +8,7 @@ Publishing and acknowledging come after, in `interfaces.settling`; the order of 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -178,7 +178,8 @@ class TurnRunner:
 
     async def _isolated(self, turn: _Turn) -> Context:
         """Load, run and commit: beside others, or alone where the turn may be what ended its last processes."""
-        await self._isolation.enter_shared()
+        if not self._isolation.try_enter_shared():
+            await self._isolation.enter_shared()
         try:
             loaded = await self._load(turn, counted=self._shared_starts)
             if loaded.starts <= self._shared_starts:
@@ -266,14 +267,15 @@ class TurnRunner:
     async def _run_bot(
         self, turn: _Turn, message: Message, update_ctx_misc: dict[str, Any] | None, loaded: Loaded, run: Run
     ) -> _Ran:
-        request, store = turn.request, store_of(run, self._store)
+        request = turn.request
         if not turn.has_run and not self._may_run(request):
             raise TurnPostponed("the worker stops, or hands over the request's queue")
         turn.has_run = True
         if not isinstance(self._bot, HandlerApp | RunnerApp):
+            store = store_of(run, self._store)
             return _Ran(*await self._bot.run(store, request.ctx_id, loaded, message, update_ctx_misc))
         context = records.read_context(request.ctx_id, loaded.version, loaded.main, loaded.turns)
-        context.connect(request.request_id, _turn_loader(store, request.ctx_id), self._interface)
+        context.connect(request.request_id, partial(_load_turns, run, self._store, request.ctx_id), self._interface)
         context.misc.update(update_ctx_misc or {})
         context.begin_turn(loaded.version + 1, message)
         if isinstance(self._bot, HandlerApp):
@@ -289,11 +291,6 @@ class TurnRunner:
         return message if self._interface is None else self._interface.received(message)
 
 
-def _turn_loader(store: ContextStore, ctx_id: str) -> Callable[[Sequence[int]], Awaitable[Mapping[int, TurnRecord]]]:
-    async def load(turn_ids: Sequence[int]) -> dict[int, TurnRecord]:
-        async def read() -> dict[int, bytes]:
-            return await store.read_turns(ctx_id, turn_ids)
-
-        return {number: records.read_turn(turn) for number, turn in (await while_store_is_away(read)).items()}
-
-    return load
+async def _load_turns(run: Run, store: ContextStore, ctx_id: str, turn_ids: Sequence[int]) -> dict[int, TurnRecord]:
+    stored = await while_store_is_away(store_of(run, store).read_turns, ctx_id, turn_ids)
+    return {number: records.read_turn(turn) for number, turn in stored.items()}

@@ -53,10 +53,10 @@ class amqp_errors:  # noqa: N801 - used as a statement, and no generator: every 
             self._strays.__exit__(kind, error, trace)
         except StrayCancellationError as stray:
             raise BrokerUnavailable(f"{self._text()}: the connection was closed") from stray
+        if error is None or isinstance(error, SwitchboardError):
+            return
         if isinstance(error, StrayCancellationError):
             raise BrokerUnavailable(f"{self._text()}: the connection was closed") from error
-        if isinstance(error, SwitchboardError):
-            return
         # aiormq rejects the futures of a connection closed without a reason with the bare class `Exception`.
         if isinstance(error, CONNECTION_LOST) or type(error) is Exception:
             raise mapped(error, self._text()) from error

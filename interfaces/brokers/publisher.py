@@ -70,7 +70,8 @@ class Publisher:
             raise HeadersTooLarge(
                 f"properties and headers have {size} bytes, at most {MAX_PROPERTIES_BYTES} fit a frame"
             )
-        channel = await self._get()
+        if self._waiting or (channel := self._usable()) is None:
+            channel = await self._in_line()
         channel.waiting += 1
         try:
             with amqp_errors("publishing to %s %r", message.exchange or "queue", message.routing_key):
@@ -89,9 +90,8 @@ class Publisher:
             if channel is not self._current and channel.waiting == 0:
                 await close_channel(channel.raw)
 
-    async def _get(self) -> _PublishingChannel:
-        if self._waiting == 0 and (current := self._usable()) is not None:
-            return current
+    async def _in_line(self) -> _PublishingChannel:
+        """A usable channel, behind those that wait for one."""
         self._waiting += 1  # Whoever comes later does not overtake those that wait here.
         try:
             if self._usable() is not None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from interfaces.eager_tasks import begin_task
 from interfaces.foreign import StrayCancellationError
 from worker import bot_runs
 from worker.bot_runs import BotRuns, Run
-from worker.places import Places, begin_task
+from worker.places import Places
 
 CAN_BEGIN_AT_ONCE = sys.version_info >= (3, 12)
 SAID: ContextVar[str] = ContextVar("SAID", default="nothing")

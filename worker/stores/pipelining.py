@@ -1,6 +1,6 @@
 """Calls to one Redis made in the same tick of the event loop travel together: one pipeline, one write, one connection.
 
-While all connections are busy, calls wait and then go together too, so load makes pipelines longer, not more numerous.
+Under load calls wait for those under way and then go together too: it makes pipelines longer, not more numerous.
 An error reply or a cancelled caller never touches the other calls of a pipeline; a lost connection fails them all.
 Nothing is sent twice but what Redis answered with NOSCRIPT, so did not run. `Server` is the only caller.
 """
@@ -30,6 +30,13 @@ _ELSEWHERE = (ReadOnlyError, NotDurableError)
 
 MAX_CALLS = 256
 """Calls in one pipeline. Bounds the answers held in memory at once, and what one lost connection takes with it."""
+
+
+FEW_CALLS = 8
+"""Calls under way beside which the next ones go at once: at low load nobody waits for anybody."""
+
+MANY_CALLS = 64
+"""Calls that go although more than a few are under way: by then a pipeline costs each of them next to nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,8 @@ class TickPipeline:
         self._confirmation = confirmation
         self._waiting: deque[_Call] = deque()
         self._exchanges: set[asyncio.Task[None]] = set()
+        self._under_way = 0
+        """Calls in them."""
         self._flush_is_due = False
         self._closed = False
 
@@ -132,13 +141,19 @@ class TickPipeline:
 
     def _flush(self) -> None:
         self._flush_is_due = False
-        while self._waiting and len(self._exchanges) < self._connections:
+        while self._waiting and self._may_send():
             if batch := self._next_batch():
+                self._under_way += len(batch)
                 exchange = asyncio.create_task(
                     self._exchange(batch) if self._tracing is None else self._traced(batch, self._tracing)
                 )
                 self._exchanges.add(exchange)
                 exchange.add_done_callback(partial(self._finish, batch))
+
+    def _may_send(self) -> bool:
+        if len(self._exchanges) >= self._connections:
+            return False
+        return self._under_way <= FEW_CALLS or len(self._waiting) >= MANY_CALLS
 
     def _next_batch(self) -> list[_Call]:
         batch: list[_Call] = []
@@ -150,6 +165,7 @@ class TickPipeline:
 
     def _finish(self, batch: Sequence[_Call], exchange: asyncio.Task[None]) -> None:
         self._exchanges.discard(exchange)
+        self._under_way -= len(batch)
         if exchange.cancelled():
             for call in batch:
                 call.resolve(closed())
