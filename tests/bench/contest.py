@@ -12,7 +12,7 @@ import aiormq
 
 from tests.bench.measure import ROOT, Contender, Run, run
 from tests.bench.place import Place
-from tests.bench.results import Outcome, Tally, WatchedRun
+from tests.bench.results import Outcome, Tally, WatchedRun, disturbance
 from tests.bench.work import Work
 from tests.services.local import LocalBroker, LocalRedis
 
@@ -190,7 +190,7 @@ async def interleaved(
             if tallies[key].add(found):
                 report.counted()
             else:
-                report.tell(f"{key}: thrown out, others used {found.others:.0%} of the processors")
+                report.tell(f"{key}: thrown out, {disturbance(found)}")
     return tallies, failures
 
 

@@ -52,6 +52,8 @@ class Run:
     others: float
     """Share of the processors that neither contender, servers nor this process used, but somebody did."""
     faults: Faults
+    slowed: float = 1.0
+    """How much longer than at the machine's best a fixed piece of work took meanwhile; see `Pace`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ async def run(place: Place, contender: Contender, work: Work) -> Run:
         servers / count * 1e6,
         max(0.0, others / seconds / (os.cpu_count() or 1)),
         found,
+        place.pace.slowed(),
     )
 
 
@@ -126,6 +129,7 @@ async def _watched(
     place: Place, process: asyncio.subprocess.Process, work: Work, *, is_held: bool
 ) -> tuple[_Sample, _Sample]:
     first: _Sample | None = None
+    place.pace.begin()
     async with asyncio.timeout(LIMIT_SECONDS):
         if is_held:
             # From the first request on: who reads far ahead does a part of its work before its first reply.
@@ -140,6 +144,8 @@ async def _watched(
                 return first, _sample(place, process.pid, replies)
             if process.returncode is not None:
                 raise RuntimeError(f"ended with {process.returncode} after {replies} replies")
+            if first is not None:
+                place.pace.look()
             await asyncio.sleep(POLL_SECONDS)
 
 
