@@ -200,7 +200,8 @@ async def hold(place: Place, entrants: Sequence[Entrant], variant: Work, rounds:
 
     async def once(name: str) -> Run:
         found = await run_once(place, taking_part[name], work_for(taking_part[name], variant))
-        report.tell(f"{name}: {found.rate:,.0f}/s, {found.cpu:.0f} us, servers {found.servers_cpu:.0f} us")
+        costs = f"{found.cpu:.0f} us, servers {found.servers_cpu:.0f} us"
+        report.tell(f"{name}: {found.rate:,.0f}/s, {costs}, slowed {found.slowed:.2f}")
         return found
 
     tallies, failures = await interleaved(taking_part, rounds, once, report)

@@ -255,7 +255,7 @@ Replies carry the count of turns that their handler saw: *lost updates* are turn
 order* are replies before that of an earlier request of their context, both in all rounds together. A run in which
 somebody else used more than {MOST_BY_OTHERS:.0%} of the processors is *thrown out* and made again, and so is one in
 which a fixed piece of work beside it took more than {MOST_SLOWED:.2f} times what it takes on this machine at its best:
-on a shared host, others slow it down unseen.
+on a shared host, others slow it down unseen. After two such runs for each round, those that were slowed least count.
 
 Machine: {about["processor"]}, {about["cores"]} cores, Python {about["python"]}, {about["servers"]};
 {about["libraries"]}.{frameworks}

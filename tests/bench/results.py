@@ -51,14 +51,27 @@ class Tally(Generic[WatchedRun]):
         self._rounds = rounds
         self.kept: list[WatchedRun] = []
         self.thrown_out = 0
+        self._slowed: list[WatchedRun] = []
 
     def add(self, run: WatchedRun) -> bool:
-        """Keep it, or say False and count it as thrown out."""
-        if disturbance(run):
-            self.thrown_out += 1
-            return False
-        self.kept.append(run)
-        return True
+        """Keep it, or say False and count it as thrown out.
+
+        On a machine that never is at its best, those that were slowed down least come back at the end: chosen by what
+        the machine did, never by what the contender did.
+        """
+        if not disturbance(run):
+            self.kept.append(run)
+            return True
+        self.thrown_out += 1
+        if run.others <= MOST_BY_OTHERS:
+            self._slowed.append(run)
+        if self.is_complete:
+            self._slowed.sort(key=lambda slowed: slowed.slowed)
+            least = self._slowed[: self._rounds - len(self.kept)]
+            self._slowed = self._slowed[len(least) :]
+            self.kept += least
+            self.thrown_out -= len(least)
+        return False
 
     @property
     def is_complete(self) -> bool:

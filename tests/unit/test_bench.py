@@ -142,6 +142,13 @@ def test_disturbed_runs_are_repeated_but_not_for_ever() -> None:
 def test_runs_on_a_machine_that_was_slowed_down_are_thrown_out() -> None:
     tally: Tally[Run] = Tally(1)
     assert [tally.add(run(slowed=slowed)) for slowed in (1.26, 1.25)] == [False, True]
+    slow: Tally[Run] = Tally(2)
+    for slowed in (1.5, 1.2, 1.7, 1.3):
+        assert not slow.is_complete
+        slow.add(run(slowed=slowed))
+    slow.add(run(slowed=1.9))
+    assert slow.is_complete
+    assert ([each.slowed for each in slow.kept], slow.thrown_out) == ([1.2, 1.3], 3)
     assert disturbance(run(slowed=1.5)) == "the machine took 50% longer than at its best"
     assert disturbance(run()) == ""
 
