@@ -36,8 +36,10 @@ class Isolation:
 
     def try_enter_shared(self) -> bool:
         """Begin to run beside others where no suspect runs or waits, as nearly always; whether that is so."""
-        self._sharing += not self._suspects
-        return not self._suspects
+        if self._suspects:
+            return False
+        self._sharing += 1
+        return True
 
     def leave_shared(self) -> None:
         """Run no more beside others."""

@@ -21,6 +21,8 @@ class TimeLimits(Generic[Timed]):
         """Each with its event loop time, the earliest first."""
         self._timer: asyncio.TimerHandle | None = None
         """For what was the earliest when it was set; that may have ended since."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """That has the timer: who runs bots again on a new loop needs a new one."""
 
     def __len__(self) -> int:
         """How many go on in their time."""
@@ -30,8 +32,8 @@ class TimeLimits(Generic[Timed]):
         """Its time begins."""
         loop = asyncio.get_running_loop()
         self._due[timed] = due = loop.time() + self._seconds
-        if self._timer is None:
-            self._timer = loop.call_at(due, self._look)
+        if self._timer is None or self._loop is not loop:
+            self._timer, self._loop = loop.call_at(due, self._look), loop
 
     def begin_again(self, timed: Timed) -> None:
         """Give it all of its time again, unless that is over, or it has ended."""

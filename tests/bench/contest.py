@@ -12,7 +12,7 @@ import aiormq
 
 from tests.bench.measure import ROOT, Contender, Run, run
 from tests.bench.place import Place
-from tests.bench.results import Outcome, Tally, WatchedRun, disturbance
+from tests.bench.results import Outcome, Tally, WatchedRun
 from tests.bench.work import Work
 from tests.services.local import LocalBroker, LocalRedis
 
@@ -190,7 +190,7 @@ async def interleaved(
             if tallies[key].add(found):
                 report.counted()
             else:
-                report.tell(f"{key}: thrown out, {disturbance(found)}")
+                report.tell(f"{key}: thrown out, others used {found.others:.0%} of the processors")
     return tallies, failures
 
 
@@ -201,7 +201,7 @@ async def hold(place: Place, entrants: Sequence[Entrant], variant: Work, rounds:
     async def once(name: str) -> Run:
         found = await run_once(place, taking_part[name], work_for(taking_part[name], variant))
         costs = f"{found.cpu:.0f} us, servers {found.servers_cpu:.0f} us"
-        report.tell(f"{name}: {found.rate:,.0f}/s, {costs}, slowed {found.slowed:.2f}")
+        report.tell(f"{name}: {found.rate:,.0f}/s, {costs}; fixed work {found.pace:.0f} us")
         return found
 
     tallies, failures = await interleaved(taking_part, rounds, once, report)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bench.contenders import Task
+from tests.bench.pace import Pace
 from tests.bench.place import Place
 from tests.bench.work import Faults, Work, faults
 
@@ -52,8 +53,8 @@ class Run:
     others: float
     """Share of the processors that neither contender, servers nor this process used, but somebody did."""
     faults: Faults
-    slowed: float = 1.0
-    """How much longer than at the machine's best a fixed piece of work took meanwhile; see `Pace`."""
+    pace: float = 0.0
+    """Microseconds that a fixed piece of work took meanwhile; see `Pace`. 0 where it was not looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ def busy_seconds() -> float:
 async def run(place: Place, contender: Contender, work: Work) -> Run:
     """Start it on queues that are filled, watch until every request is answered, stop it, judge the replies."""
     task = Task(place.broker.url, place.redis.url, tuple(place.topology.shard_queues), work.wait)
+    pace = Pace()
     with tempfile.TemporaryFile() as log:
         if contender.is_held:
             await place.hold()
@@ -104,7 +106,7 @@ async def run(place: Place, contender: Contender, work: Work) -> Run:
             start_new_session=True,
         )
         try:
-            first, last = await _watched(place, process, work, is_held=contender.is_held)
+            first, last = await _watched(place, process, work, pace, is_held=contender.is_held)
         except (TimeoutError, RuntimeError) as error:
             log.seek(0)
             raise RuntimeError(f"{contender.name}: {error}\n{log.read().decode(errors='replace')[-3000:]}") from error
@@ -121,15 +123,14 @@ async def run(place: Place, contender: Contender, work: Work) -> Run:
         servers / count * 1e6,
         max(0.0, others / seconds / (os.cpu_count() or 1)),
         found,
-        place.pace.slowed(),
+        pace.microseconds,
     )
 
 
 async def _watched(
-    place: Place, process: asyncio.subprocess.Process, work: Work, *, is_held: bool
+    place: Place, process: asyncio.subprocess.Process, work: Work, pace: Pace, *, is_held: bool
 ) -> tuple[_Sample, _Sample]:
     first: _Sample | None = None
-    place.pace.begin()
     async with asyncio.timeout(LIMIT_SECONDS):
         if is_held:
             # From the first request on: who reads far ahead does a part of its work before its first reply.
@@ -145,7 +146,7 @@ async def _watched(
             if process.returncode is not None:
                 raise RuntimeError(f"ended with {process.returncode} after {replies} replies")
             if first is not None:
-                place.pace.look()
+                pace.look()
             await asyncio.sleep(POLL_SECONDS)
 
 

@@ -1,7 +1,8 @@
 """How fast the machine is while something is measured on it, by a fixed piece of work done again and again beside that.
 
 Who shares the processors of a host with others is slowed down by them, by two thirds for seconds at a time where this
-was written, and no counter of the system tells: the time is the run's own. A run beside that says nothing.
+was written, and no counter of the system tells: the time is the run's own. It is recorded with every run, and judges
+none, as what is measured shares the processors with it too: figures of one contender compare where it is the same.
 """
 
 from statistics import mean
@@ -12,15 +13,10 @@ STEPS = 2_000
 
 
 class Pace:
-    """Processor time of the fixed piece of work, in seconds: during one run, and at the machine's best so far."""
+    """Processor time of the fixed piece of work during one run."""
 
     def __init__(self) -> None:
         self._looks: list[float] = []
-        self._best = float("inf")
-
-    def begin(self) -> None:
-        """Look at a new run."""
-        self._looks.clear()
 
     def look(self) -> None:
         """Do the work once."""
@@ -28,18 +24,9 @@ class Pace:
         kept: dict[int, str] = {}
         for step in range(STEPS):
             kept[step % 500] = str(step)
-        self.note(thread_time() - began)
+        self._looks.append(thread_time() - began)
 
-    def note(self, seconds: float) -> None:
-        """Note what it took."""
-        self._looks.append(seconds)
-
-    def slowed(self) -> float:
-        """How many times longer than at its best it took in this run, on average; 1 where nobody has looked.
-
-        The best is the tenth of a run's looks that took least, in whichever run so far that was shortest.
-        """
-        if not self._looks:
-            return 1.0
-        self._best = min(self._best, sorted(self._looks)[len(self._looks) // 10])
-        return max(1.0, mean(self._looks) / self._best)
+    @property
+    def microseconds(self) -> float:
+        """What it took on average; 0 where nobody has looked."""
+        return mean(self._looks) * 1e6 if self._looks else 0.0

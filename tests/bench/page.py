@@ -9,7 +9,7 @@ from typing import Final
 
 from tests.bench import plots
 from tests.bench.contest import BARE, OTHER_PYTHON, OURS
-from tests.bench.results import MOST_BY_OTHERS, MOST_SLOWED, Outcome, Performance, Spread, Step, Trips, write
+from tests.bench.results import MOST_BY_OTHERS, Outcome, Performance, Spread, Step, Trips, write
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 DATA: Final = DOCS / "performance.json"
@@ -253,9 +253,7 @@ Switchboard's worker runs on uvloop (extra `fast`; part of the image), the other
 *CPU us* are microseconds of processor time for each reply, of the contender's processes, and of RabbitMQ and Redis.
 Replies carry the count of turns that their handler saw: *lost updates* are turns that a later one did not see, *out of
 order* are replies before that of an earlier request of their context, both in all rounds together. A run in which
-somebody else used more than {MOST_BY_OTHERS:.0%} of the processors is *thrown out* and made again, and so is one in
-which a fixed piece of work beside it took more than {MOST_SLOWED:.2f} times what it takes on this machine at its best:
-on a shared host, others slow it down unseen. After two such runs for each round, those that were slowed least count.
+somebody else used more than {MOST_BY_OTHERS:.0%} of the processors is *thrown out* and made again.
 
 Machine: {about["processor"]}, {about["cores"]} cores, Python {about["python"]}, {about["servers"]};
 {about["libraries"]}.{frameworks}

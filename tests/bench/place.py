@@ -11,7 +11,6 @@ from redis.asyncio import Redis
 
 from interfaces.brokers.rabbitmq import RabbitMQBroker
 from interfaces.topology import Topology, slot
-from tests.bench.pace import Pace
 from tests.bench.work import Work, body_of
 from tests.services.local import LocalBroker, LocalRedis
 
@@ -25,8 +24,6 @@ class Place:
         self.broker, self.redis = broker, redis
         self.topology = Topology()
         self.replies = ""
-        self.pace = Pace()
-        """Of the machine that all this is on."""
         self._connection: aiormq.abc.AbstractConnection
         self._channel: AbstractChannel
         self._holding: AbstractChannel

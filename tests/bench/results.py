@@ -13,32 +13,16 @@ from tests.bench.work import Work
 
 MOST_BY_OTHERS: Final = 0.1
 """Share of the processors that somebody else may use before a run says nothing."""
-MOST_SLOWED: Final = 1.25
-"""Times longer that a fixed piece of work may take, on average, than on the same machine at its best. In quiet minutes,
-beside a worker and both servers on two processors, it is 1.15."""
 REPETITIONS: Final = 2
 """Runs thrown out, for each round asked for, before what there is must do."""
 
 
 class Watched(Protocol):
-    """A run that knows how much of the machine others used meanwhile, and how much they slowed it down."""
+    """A run that knows how much of the machine others used meanwhile."""
 
     @property
     def others(self) -> float:
         """Share of the processors."""
-
-    @property
-    def slowed(self) -> float:
-        """Times longer that everything took than on the machine at its best; 1 where nobody looked."""
-
-
-def disturbance(run: Watched) -> str:
-    """Why a run says nothing; empty where it counts."""
-    if run.others > MOST_BY_OTHERS:
-        return f"others used {run.others:.0%} of the processors"
-    if run.slowed > MOST_SLOWED:
-        return f"the machine took {run.slowed - 1:.0%} longer than at its best"
-    return ""
 
 
 WatchedRun = TypeVar("WatchedRun", bound=Watched)
@@ -51,27 +35,14 @@ class Tally(Generic[WatchedRun]):
         self._rounds = rounds
         self.kept: list[WatchedRun] = []
         self.thrown_out = 0
-        self._slowed: list[WatchedRun] = []
 
     def add(self, run: WatchedRun) -> bool:
-        """Keep it, or say False and count it as thrown out.
-
-        On a machine that never is at its best, those that were slowed down least come back at the end: chosen by what
-        the machine did, never by what the contender did.
-        """
-        if not disturbance(run):
-            self.kept.append(run)
-            return True
-        self.thrown_out += 1
-        if run.others <= MOST_BY_OTHERS:
-            self._slowed.append(run)
-        if self.is_complete:
-            self._slowed.sort(key=lambda slowed: slowed.slowed)
-            least = self._slowed[: self._rounds - len(self.kept)]
-            self._slowed = self._slowed[len(least) :]
-            self.kept += least
-            self.thrown_out -= len(least)
-        return False
+        """Keep it, or say False and count it as thrown out."""
+        if run.others > MOST_BY_OTHERS:
+            self.thrown_out += 1
+            return False
+        self.kept.append(run)
+        return True
 
     @property
     def is_complete(self) -> bool:
@@ -150,8 +121,6 @@ class Trips:
 
     ways: dict[str, list[float]]
     others: float
-    slowed: float = 1.0
-    """Nobody looks: a look would make whoever asks late."""
 
     def median(self, way: str) -> float:
         """Half of the round trips took no longer."""

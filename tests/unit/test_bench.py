@@ -18,7 +18,7 @@ from tests.bench.latency import RPC
 from tests.bench.measure import Run
 from tests.bench.pace import Pace
 from tests.bench.place import Place
-from tests.bench.results import Outcome, Performance, Spread, Step, Tally, Trips, disturbance
+from tests.bench.results import Outcome, Performance, Spread, Step, Tally, Trips
 from tests.bench.work import Faults, Work, answer_to, faults, reply_body
 
 WORK = Work(requests=40, contexts=4)
@@ -43,10 +43,8 @@ def replies() -> list[bytes]:
     return bodies
 
 
-def run(
-    rate: float = 1000.0, cpu: float = 100.0, others: float = 0.0, found: Faults = NONE, slowed: float = 1.0
-) -> Run:
-    return Run("somebody", rate, cpu, 50.0, others, found, slowed)
+def run(rate: float = 1000.0, cpu: float = 100.0, others: float = 0.0, found: Faults = NONE) -> Run:
+    return Run("somebody", rate, cpu, 50.0, others, found)
 
 
 def outcome(name: str, *rates: float, cpu: float = 100.0, work: Work = WORK) -> Outcome:
@@ -139,36 +137,14 @@ def test_disturbed_runs_are_repeated_but_not_for_ever() -> None:
     assert (hopeless.kept, hopeless.thrown_out) == ([], 4)
 
 
-def test_runs_on_a_machine_that_was_slowed_down_are_thrown_out() -> None:
-    tally: Tally[Run] = Tally(1)
-    assert [tally.add(run(slowed=slowed)) for slowed in (1.26, 1.25)] == [False, True]
-    slow: Tally[Run] = Tally(2)
-    for slowed in (1.5, 1.2, 1.7, 1.3):
-        assert not slow.is_complete
-        slow.add(run(slowed=slowed))
-    slow.add(run(slowed=1.9))
-    assert slow.is_complete
-    assert ([each.slowed for each in slow.kept], slow.thrown_out) == ([1.2, 1.3], 3)
-    assert disturbance(run(slowed=1.5)) == "the machine took 50% longer than at its best"
-    assert disturbance(run()) == ""
-
-
-def test_pace_is_told_by_the_best_tenth_of_all_runs_so_far() -> None:
+def test_pace_is_what_the_looks_of_a_run_took_on_average() -> None:
     pace = Pace()
-    assert pace.slowed() == 1.0
-    for seconds in [2.0] * 5 + [3.0] * 5:
-        pace.note(seconds)
-    assert pace.slowed() == 1.25
-    pace.begin()
-    for seconds in [1.0] * 8 + [2.0] * 2:
-        pace.note(seconds)
-    assert pace.slowed() == 1.2
-    pace.begin()
-    pace.note(2.0)
-    assert pace.slowed() == 2.0
-    pace.begin()
+    assert pace.microseconds == 0.0
     pace.look()
-    assert pace.slowed() == 1.0
+    once = pace.microseconds
+    assert once > 0
+    pace.look()
+    assert pace.microseconds > once / 2
 
 
 async def rounds_of(others: dict[str, Iterable[float]], rounds: int) -> tuple[list[str], list[str]]:

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
+from tenacity import wait_none
 
 from interfaces.blocking import run_in_daemon_thread
 from interfaces.bot_signals import Reject, Retry
@@ -13,8 +14,10 @@ from interfaces.errors import BotStuck, StoreUnavailable, TurnAbandoned
 from interfaces.foreign import StrayCancellationError
 from worker import bot_runs
 from worker.bot_runs import BotExited, BotRuns, Run, TurnOverdue, store_of
-from worker.stores import Retention
+from worker.stores import Retention, patience
 from worker.stores.memory import MemoryStore
+from worker.time_limits import TimeLimits
+from worker.turns import _load_turns
 
 SECONDS = 0.05
 
@@ -255,3 +258,22 @@ async def test_a_signal_out_of_a_task_group_is_that_signal(signal: Retry | Rejec
     with pytest.raises(type(signal)) as caught:
         await BotRuns(5, 10, 1).run("bot", bot)
     assert caught.value is signal
+
+
+async def test_a_load_of_turns_that_waits_for_the_store_ends_when_its_run_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is asked for again and again while the store is away, and each time anew whether it still may."""
+    monkeypatch.setattr(patience, "STORE_WAIT", wait_none())
+    run, tried = Run(TimeLimits(5, lambda _: None)), 0
+
+    class Away(MemoryStore):
+        async def read_turns(self, ctx_id: str, turn_ids: Sequence[int]) -> dict[int, bytes]:
+            nonlocal tried
+            tried += 1
+            run.is_left = tried == 3
+            raise StoreUnavailable("away")
+
+    with pytest.raises(TurnAbandoned):
+        await _load_turns(run, Away(Retention()), "ada", [1])
+    assert tried == 3

@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 
+import pytest
+
+from worker.stores import pipelining
 from worker.stores.pipelining import FEW_CALLS, MANY_CALLS, Command, TickPipeline
 from worker.stores.round_trips import RoundTrips
 
@@ -80,6 +83,21 @@ async def test_many_calls_go_by_the_other_connection() -> None:
     assert redis.trips.sent == [FEW_CALLS + 1]
     await redis.call(1)
     assert redis.trips.sent == [FEW_CALLS + 1, MANY_CALLS]
+
+
+async def test_a_call_does_not_wait_long_for_a_connection_that_has_fallen_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pipelining, "PATIENCE_SECONDS", 0.01)
+    redis = Redis()
+    await redis.call(FEW_CALLS + 1)
+    await redis.call(1)
+    assert redis.trips.sent == [FEW_CALLS + 1]
+    async with asyncio.timeout(5):
+        while redis.trips.sent != [FEW_CALLS + 1, 1]:  # noqa: ASYNC110 - a round trip that begins sets no event
+            await asyncio.sleep(0.001)
+    await redis.answer(1)
+    assert redis.calls[-1].result() == b"OK"
 
 
 async def test_calls_behind_a_round_trip_that_fails_are_sent() -> None:

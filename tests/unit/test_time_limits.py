@@ -96,3 +96,16 @@ def test_one_that_is_over_is_not_given_its_time_again(loop: Loop) -> None:
     limits.begin_again("late")
     loop.pass_(2 * SECONDS)
     assert over == ["late"]
+
+
+def test_on_a_new_loop_there_is_a_new_timer() -> None:
+    over: list[str] = []
+    limits: TimeLimits[str] = TimeLimits(SECONDS, over.append)
+    with pytest.MonkeyPatch.context() as patch:
+        for loop in (Loop(), Loop()):
+            patch.setattr("asyncio.get_running_loop", lambda loop=loop: loop)
+            limits.begin("late")
+            limits.end("late")
+        limits.begin("late")
+        loop.pass_(SECONDS)
+    assert over == ["late"]

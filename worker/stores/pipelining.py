@@ -38,6 +38,9 @@ FEW_CALLS = 8
 MANY_CALLS = 64
 """Calls that go although more than a few are under way: by then a pipeline costs each of them next to nothing."""
 
+PATIENCE_SECONDS = 0.05
+"""No call waits longer for those under way while a connection is free: theirs may have fallen silent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Script:
@@ -107,7 +110,8 @@ class TickPipeline:
         self._waiting: deque[_Call] = deque()
         self._exchanges: set[asyncio.Task[None]] = set()
         self._under_way = 0
-        """Calls in them."""
+        """Calls in them, those with an answer included."""
+        self._patience: asyncio.TimerHandle | None = None
         self._flush_is_due = False
         self._closed = False
 
@@ -133,15 +137,18 @@ class TickPipeline:
     async def close(self) -> None:
         """Give up the calls not yet answered, with an error, and take no more. Never raises, may be repeated."""
         self._closed = True
+        if self._patience is not None:
+            self._patience.cancel()
         while self._waiting:
             self._waiting.popleft().resolve(closed())
         for exchange in self._exchanges:
             exchange.cancel()
         await asyncio.gather(*self._exchanges, return_exceptions=True)
 
-    def _flush(self) -> None:
+    def _flush(self, *, is_late: bool = False) -> None:
         self._flush_is_due = False
-        while self._waiting and self._may_send():
+        while self._waiting and self._may_send(is_late=is_late):
+            is_late = False
             if batch := self._next_batch():
                 self._under_way += len(batch)
                 exchange = asyncio.create_task(
@@ -150,10 +157,18 @@ class TickPipeline:
                 self._exchanges.add(exchange)
                 exchange.add_done_callback(partial(self._finish, batch))
 
-    def _may_send(self) -> bool:
+    def _may_send(self, *, is_late: bool) -> bool:
         if len(self._exchanges) >= self._connections:
             return False
-        return self._under_way <= FEW_CALLS or len(self._waiting) >= MANY_CALLS
+        if is_late or self._under_way <= FEW_CALLS or len(self._waiting) >= MANY_CALLS:
+            return True
+        if self._patience is None:
+            self._patience = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._flush_late)
+        return False
+
+    def _flush_late(self) -> None:
+        self._patience = None
+        self._flush(is_late=True)
 
     def _next_batch(self) -> list[_Call]:
         batch: list[_Call] = []

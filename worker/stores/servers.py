@@ -21,7 +21,7 @@ from worker.stores.refusals import LOGIN, Refusals
 from worker.stores.round_trips import RoundTrips
 
 CONNECTIONS: Final = 2
-"""Connections of one pipeline: while one batch of calls is being answered, the next ones can already travel."""
+"""Connections of one pipeline: while one batch of calls is being answered, the next one may already travel."""
 
 MAX_CONNECTIONS: Final = 2 * CONNECTIONS + 1
 """Connections to one server: those of the pipeline for commits that wait and of the one for everything else, which
