@@ -134,13 +134,13 @@ class _RunStore:
         self._run = run
 
     def __getattr__(self, name: str) -> Any:
-        if self._run.is_left:
-            raise TurnAbandoned("this run of the bot was overdue, and its turn is over")
+        self._refuse_left()
         method = getattr(self._store, name)
         if not inspect.iscoroutinefunction(method):
             return method
 
         async def call(*args: Any, **more: Any) -> Any:
+            self._refuse_left()  # Once more: while the store is away, the same call is made again and again.
             try:
                 return await method(*args, **more)
             except StoreUnavailable:
@@ -148,6 +148,10 @@ class _RunStore:
                 raise
 
         return call
+
+    def _refuse_left(self) -> None:
+        if self._run.is_left:
+            raise TurnAbandoned("this run of the bot was overdue, and its turn is over")
 
 
 def store_of(run: Run, store: ContextStore) -> ContextStore:

@@ -292,8 +292,5 @@ class TurnRunner:
 
 
 async def _load_turns(run: Run, store: ContextStore, ctx_id: str, turn_ids: Sequence[int]) -> dict[int, TurnRecord]:
-    async def read() -> dict[int, bytes]:
-        return await store_of(run, store).read_turns(ctx_id, turn_ids)  # Asked for anew: by then it may be left behind.
-
-    stored = await while_store_is_away(read)
+    stored = await while_store_is_away(store_of(run, store).read_turns, ctx_id, turn_ids)
     return {number: records.read_turn(turn) for number, turn in stored.items()}
