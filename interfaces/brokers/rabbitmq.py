@@ -7,7 +7,7 @@ again, and `shards` decides what is consumed. Messages are never requeued: only 
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from typing import Any
@@ -199,9 +199,9 @@ class RabbitMQBroker:
         """Move slots to the next generation; see `interfaces.brokers.Broker`."""
         await declare.move_slots(await self._publishing.get(), slots, previous, current)
 
-    def publish(self, message: Outgoing) -> Coroutine[Any, Any, None]:
+    async def publish(self, message: Outgoing) -> None:
         """Publish with a confirm; see `interfaces.brokers.Broker`."""
-        return self._publisher.publish(message)
+        await self._publisher.publish(message)
 
     async def consume(self, queue: str, prefetch: int, deliver: Callable[[Delivery], None]) -> Channel:
         """Consume `queue` on a channel of its own."""
