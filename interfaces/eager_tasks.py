@@ -1,4 +1,7 @@
-"""Tasks that begin at once, where Python can do that: without a tick of the event loop before their first step."""
+"""Tasks that begin at once, where Python can do that: without a tick of the event loop before their first step.
+
+Used by lanes and by runs of the bot.
+"""
 
 import asyncio
 import sys

@@ -92,6 +92,7 @@ class Lanes(Generic[T]):
         while self._places and self._ready:
             self._places -= 1
             key = self._ready.popleft()
+            # At once, so that its call to Redis goes with those of this tick, not of the next.
             task = begin_task(self._turn(key, self._lanes[key].popleft()), f"lane {key!r}")
             self._tasks.add(task)
             task.add_done_callback(partial(self._on_ended, key))

@@ -24,10 +24,6 @@ class TimeLimits(Generic[Timed]):
         self._loop: asyncio.AbstractEventLoop | None = None
         """That has the timer: who runs bots again on a new loop needs a new one."""
 
-    def __len__(self) -> int:
-        """How many go on in their time."""
-        return len(self._due)
-
     def begin(self, timed: Timed) -> None:
         """Its time begins."""
         loop = asyncio.get_running_loop()

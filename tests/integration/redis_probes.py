@@ -71,10 +71,10 @@ def numbered_turn(number: int, *, ctx_id: str = "ctx") -> Turn:
     )
 
 
-def is_busy(store: RedisStore) -> bool:
-    """Whether a pipeline of a store on one server is under way."""
+def is_busy(store: RedisStore, calls: int = 1) -> bool:
+    """Whether so many calls of a store on one server are under way."""
     assert isinstance(store._pipeline, OneServer)
-    return bool(store._pipeline.server.pipeline._exchanges)
+    return store._pipeline.server.pipeline._under_way >= calls
 
 
 async def command_calls(url: str) -> Mapping[str, int]:

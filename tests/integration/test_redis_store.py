@@ -22,7 +22,7 @@ from tests.integration.redis_probes import (
     proxied,
 )
 from worker.stores import Edit, Retention, Turn
-from worker.stores.pipelining import MAX_CALLS
+from worker.stores.pipelining import FEW_CALLS, MAX_CALLS
 from worker.stores.redis import RedisStore
 from worker.stores.servers import CONNECTIONS
 
@@ -160,6 +160,20 @@ async def test_calls_of_one_tick_travel_as_one_write_on_one_connection(redis_url
         # Two reads at most for the loads (the proxy may cut the write in two), and one for this INFO.
         assert (await client.info("stats"))["total_reads_processed"] - before <= 3
         assert proxy.accepted == connections
+
+
+async def test_calls_go_on_beside_a_connection_that_has_fallen_silent(redis_url: str) -> None:
+    async with proxied(redis_url) as (proxy, via), opened(redis_url, via=via, patience=2.0) as store:
+        await load(store, "warm", ctx_id="warm")
+        connections = proxy.accepted
+        proxy.silence()
+        stuck = [asyncio.create_task(load(store, "r1", ctx_id=f"ctx {n}")) for n in range(FEW_CALLS + 1)]
+        await eventually(lambda: is_busy(store, len(stuck)), pause=0)
+        await load(store, "r2", ctx_id="other")
+        assert proxy.accepted == connections + 1
+        assert not any(task.done() for task in stuck)
+        outcomes = await asyncio.gather(*stuck, return_exceptions=True)
+        assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
 
 
 async def test_more_calls_than_all_pipelines_hold_are_all_answered(store: RedisStore) -> None:

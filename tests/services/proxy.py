@@ -7,7 +7,7 @@ carries, so that a test can assert that its fault happened. For tests of Redis a
 import asyncio
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 CHUNK = 64 * 1024
 
@@ -78,6 +78,11 @@ class TcpProxy:
         """
         self._pauses += 1
         self._flowing.clear()
+
+    def silence(self) -> None:
+        """Take nothing more from the connections there are, for good, and keep them. New ones work."""
+        for client, *_ in self._links.values():
+            cast("asyncio.Transport", client.transport).pause_reading()
 
     def drop_replies(self) -> None:
         """Forward requests, throw away answers. A connection that lost one ends at its next answer after `resume`."""

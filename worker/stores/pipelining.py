@@ -31,9 +31,8 @@ _ELSEWHERE = (ReadOnlyError, NotDurableError)
 MAX_CALLS = 256
 """Calls in one pipeline. Bounds the answers held in memory at once, and what one lost connection takes with it."""
 
-
 FEW_CALLS = 8
-"""Calls under way beside which the next ones go at once: at low load nobody waits for anybody."""
+"""Calls under way beside which the next ones go at once, where a connection is free: low load has nothing to gather."""
 
 MANY_CALLS = 64
 """Calls that go although more than a few are under way: by then a pipeline costs each of them next to nothing."""
