@@ -14,6 +14,7 @@ from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 from pamqp import commands
 
+from interfaces.brokers.channel_numbers import next_number
 from interfaces.brokers.mapping import amqp_errors
 from interfaces.errors import BrokerRefused
 from interfaces.topology import SLOTS, Arguments, Topology
@@ -45,8 +46,9 @@ async def raw_channel(connection: AbstractConnection, *, confirms: bool = False)
     """
     if connection.transport is None:
         raise ConnectionError("the connection was closed")
+    raw = connection.transport.connection
     # `on_return_raises` is not the library's default: without it a returned message counts as a confirmed one.
-    return await connection.transport.connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+    return await raw.channel(next_number(raw), publisher_confirms=confirms, on_return_raises=confirms)
 
 
 async def find_queue(connection: AbstractConnection, queue: str) -> commands.Queue.DeclareOk | None:

@@ -1,0 +1,71 @@
+"""A proxy before RabbitMQ by which deliveries come late: behind the close of their channel.
+
+RabbitMQ tells of a channel that it has closed from another process than the one that writes the channel's deliveries,
+so some of those come after it. Here that is certain: the last one of every channel that is closed comes once more when
+the client asks for its next channel, and again when that has its consumer.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from pamqp import commands, constants
+
+from interfaces.brokers.properties import FRAME
+from tests.services.proxy import TcpProxy
+
+PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
+DELIVER, CLOSE, OPEN, CONSUME_OK = (
+    method.index.to_bytes(4, "big")
+    for method in (commands.Basic.Deliver, commands.Channel.Close, commands.Channel.Open, commands.Basic.ConsumeOk)
+)
+
+
+class LateFrames(TcpProxy):
+    """Forwards one connection, frame by frame."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
+        self.late: list[int] = []
+        """The channel of each delivery that was sent late."""
+        self._last: dict[int, bytes] = {}
+        self._closed: int | None = None
+        self._client: asyncio.StreamWriter | None = None
+
+    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async for _, method, frame in _frames(reader):
+            if method == OPEN:
+                self._send_late()
+            writer.write(frame)
+            await writer.drain()
+
+    async def _replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._client = writer
+        async for channel, method, frame in _frames(reader):
+            if method == DELIVER:
+                self._last[channel] = frame
+            elif not method and channel in self._last:
+                self._last[channel] += frame
+            elif method == CLOSE:
+                self._closed = channel
+            writer.write(frame)
+            if method == CONSUME_OK:
+                self._send_late()
+            await writer.drain()
+
+    def _send_late(self) -> None:
+        if self._closed is not None and self._client is not None:
+            self._client.write(self._last[self._closed])
+            self.late.append(self._closed)
+
+
+async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[tuple[int, bytes, bytes]]:
+    """Channel, class and method (nothing where it has none), and all bytes of each frame."""
+    with suppress(asyncio.IncompleteReadError):
+        while start := await reader.readexactly(FRAME.size):
+            if PROTOCOL_HEADER.startswith(start):
+                yield 0, b"", start + await reader.readexactly(len(PROTOCOL_HEADER) - FRAME.size)
+                continue
+            kind, channel, length = FRAME.unpack(start)
+            rest = await reader.readexactly(length + 1)
+            yield channel, rest[:4] if kind == constants.FRAME_METHOD else b"", start + rest
