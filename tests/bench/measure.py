@@ -16,7 +16,9 @@ from tests.bench.place import Place
 from tests.bench.work import Faults, Work, faults
 
 ROOT = Path(__file__).parents[2]
-POLL_SECONDS = 0.02
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
+"""Seconds between looks at the replies. Each look is work for the broker and this process, on the processors of who is
+measured: fifty a second took a twentieth of one."""
 WARM = 0.1
 """Share of the replies before the clock starts for a contender that has queues of its own, which cannot be held back:
 imports and connecting are not what is measured."""
@@ -145,9 +147,16 @@ async def _watched(
                 return first, _sample(place, process.pid, replies)
             if process.returncode is not None:
                 raise RuntimeError(f"ended with {process.returncode} after {replies} replies")
+            pause = SHORTEST_PAUSE
             if first is not None:
                 pace.look()
-            await asyncio.sleep(POLL_SECONDS)
+                pause = pause_after(time.monotonic() - first.at, replies - first.replies, work.requests - replies)
+            await asyncio.sleep(pause)
+
+
+def pause_after(seconds: float, done: int, left: int) -> float:
+    """Seconds until the next look: the fewer are left at this rate, the sooner, so that the end is seen at once."""
+    return min(LONGEST_PAUSE, max(SHORTEST_PAUSE, seconds * left / done / 4)) if done else SHORTEST_PAUSE
 
 
 async def _until_quiet(process: asyncio.subprocess.Process) -> None:

@@ -15,7 +15,7 @@ from tests.bench import compare, contest, growth, page, results
 from tests.bench.compare import Standing
 from tests.bench.contest import BARE, ENTRANTS, OURS, Entrant, Report, interleaved, sized, work_for
 from tests.bench.latency import RPC
-from tests.bench.measure import Run
+from tests.bench.measure import LONGEST_PAUSE, SHORTEST_PAUSE, Run, pause_after
 from tests.bench.pace import Pace
 from tests.bench.place import Place
 from tests.bench.results import Outcome, Performance, Spread, Step, Tally, Trips
@@ -135,6 +135,13 @@ def test_disturbed_runs_are_repeated_but_not_for_ever() -> None:
     while not hopeless.is_complete:
         hopeless.add(run(others=1.0))
     assert (hopeless.kept, hopeless.thrown_out) == ([], 4)
+
+
+def test_the_replies_are_looked_at_seldom_and_often_only_at_the_end() -> None:
+    assert pause_after(0.1, done=0, left=1000) == SHORTEST_PAUSE  # Nothing is known yet.
+    assert pause_after(5.0, done=5000, left=5000) == LONGEST_PAUSE
+    assert pause_after(5.0, done=5000, left=500) == pytest.approx(0.125)  # 0.5 s are left.
+    assert pause_after(5.0, done=5000, left=1) == SHORTEST_PAUSE
 
 
 def test_pace_is_what_the_looks_of_a_run_took_on_average() -> None:
