@@ -247,8 +247,9 @@ up, save, publish the reply into a quorum queue with a confirm, acknowledge. Req
 contender gets once it has connected and is idle: from that moment the clock runs, to the last reply. (taskiq, Dramatiq
 and Celery read only queues of their own: their clocks run from the first tenth of the replies.) Contenders take turns
 on one RabbitMQ, whose schedulers are not bound to cores, and one Redis, which run on the same machine as they do: what
-counts is how figures compare, and what processor time a reply costs, more than its rate. The bare loop keeps no state at all; it is what aio-pika gives.
-Switchboard's worker runs on uvloop (extra `fast`; part of the image), the others on asyncio's own event loop.
+counts is how figures compare, and what processor time a reply costs, more than its rate. The bare loop keeps no state
+at all; it is what aio-pika gives. Switchboard's worker runs on uvloop (extra `fast`; part of the image), the others on
+asyncio's own event loop.
 
 *CPU us* are microseconds of processor time for each reply, of the contender's processes, and of RabbitMQ and Redis.
 Replies carry the count of turns that their handler saw: *lost updates* are turns that a later one did not see, *out of

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -89,15 +90,9 @@ def servers() -> Iterator[World]:
 
 @pytest.fixture
 async def world(servers: World) -> Any:
-    """A namespace as it should be, gone afterwards, its policies too."""
+    """A namespace as it should be, gone afterwards."""
     await servers.run("topology", "apply")
     yield servers
-    for name in ("requests", "dead"):
-        for clear in ("clear_policy", "clear_operator_policy"):
-            try:
-                await servers.broker.rabbitmqctl(clear, name)
-            except RuntimeError:  # there is none
-                continue
     for generation in (1, 2, 3):
         await delete_everything(servers.broker.url, replace(TOPOLOGY, generation=generation, shards=3))
     servers.redis.ask("FLUSHALL")
@@ -109,6 +104,16 @@ async def channel(world: World) -> Any:
     connection = await connect(world.broker.url)
     yield await connection.channel()
     await connection.close()
+
+
+@asynccontextmanager
+async def policy(world: World, kind: str, name: str, pattern: str, says: Mapping[str, int]) -> AsyncIterator[None]:
+    """A "policy" or "operator_policy" for queues."""
+    await world.broker.rabbitmqctl(f"set_{kind}", name, pattern, json.dumps(says), "--apply-to", "queues")
+    try:
+        yield
+    finally:
+        await world.broker.rabbitmqctl(f"clear_{kind}", name)
 
 
 async def test_a_topology_as_declared_has_no_drift(world: World) -> None:
@@ -220,10 +225,8 @@ async def test_an_exchange_of_another_kind_and_a_queue_of_another_length_are_bot
 
 async def test_a_policy_that_takes_requests_away_is_a_fault_and_one_that_bounds_a_warning(world: World) -> None:
     policies = {"message-ttl": 60_000, "max-length-bytes": 10_000, "max-length": 2_000_000}
-    await world.broker.rabbitmqctl(
-        *("set_policy", "requests", r"^drift\.requests\.", json.dumps(policies), "--apply-to", "queues")
-    )
-    found = await world.doctor_until(lambda found: len(found.of("policies")) == 2)
+    async with policy(world, "policy", "requests", r"^drift\.requests\.", policies):
+        found = await world.doctor_until(lambda found: len(found.of("policies")) == 2)
     assert found.code == ExitCode.BROKER
     assert sorted(found.of("policies")) == [
         (
@@ -239,9 +242,8 @@ async def test_a_policy_that_takes_requests_away_is_a_fault_and_one_that_bounds_
 
 
 async def test_an_operator_policy_that_makes_dead_letters_drop_is_a_fault(world: World) -> None:
-    definition = json.dumps({"max-length": 100})
-    await world.broker.rabbitmqctl("set_operator_policy", "dead", r"^drift\.dead$", definition, "--apply-to", "queues")
-    found = await world.doctor_until(lambda found: found.of("policies")[0][0] == "fail")
+    async with policy(world, "operator_policy", "dead", r"^drift\.dead$", {"max-length": 100}):
+        found = await world.doctor_until(lambda found: found.of("policies")[0][0] == "fail")
     assert found.code == ExitCode.BROKER
     assert found.of("policies")[0][1].startswith("'drift.dead' have max-length: 100 by operator policy 'dead'")
 

@@ -161,8 +161,8 @@ class LocalBroker(LocalServer, Broker):
             "RABBITMQ_MNESIA_BASE": f"{here}/data",
             "RABBITMQ_LOG_BASE": f"{here}/log",
             "RABBITMQ_LOGS": "-",
-            # Tests share their cores with the servers: no busy waiting, and no schedulers that are bound to a core, which
-            # keep whoever runs there from it while others are idle.
+            # Tests share their cores with the servers: no busy waiting, and no schedulers bound to one core each, where
+            # they would keep whoever else runs there waiting while others are idle.
             "RABBITMQ_SCHEDULER_BIND_TYPE": "u",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none -kernel inet_dist_use_interface {127,0,0,1}",
         }
