@@ -135,7 +135,8 @@ def contest_section(kind: str, outcomes: Sequence[Outcome]) -> str:
         return f"""## {TITLES[kind]}
 
 Every handler waits {work.wait * 1000:.0f} ms, as one does that asks a service. *Ceiling* is what the handlers that a
-contender runs at a time allow: their number by the time they wait. The bare loop has no handler.
+contender runs at a time allow: their number by the time they wait. The bare loop has no handler. RabbitMQ's schedulers
+are not bound to cores, as in `deploy/compose.yaml`: bound ones kept the worker from its core for an eighth of its time.
 {text}
 | contender | handlers | ceiling | replies/s, median | range | of ceiling | CPU us | {faults} |
 |{"---|" * 12}
@@ -246,10 +247,9 @@ Written by `make bench`. Every contender is one process and does the same work: 
 up, save, publish the reply into a quorum queue with a confirm, acknowledge. Requests wait in quorum queues, which a
 contender gets once it has connected and is idle: from that moment the clock runs, to the last reply. (taskiq, Dramatiq
 and Celery read only queues of their own: their clocks run from the first tenth of the replies.) Contenders take turns
-on one RabbitMQ, whose schedulers are not bound to cores, and one Redis, which run on the same machine as they do: what
-counts is how figures compare, and what processor time a reply costs, more than its rate. The bare loop keeps no state
-at all; it is what aio-pika gives. Switchboard's worker runs on uvloop (extra `fast`; part of the image), the others on
-asyncio's own event loop.
+on one RabbitMQ and one Redis, which run on the same machine as they do: what counts is how figures compare, and what
+processor time a reply costs, more than its rate. The bare loop keeps no state at all; it is what aio-pika gives.
+Switchboard's worker runs on uvloop (extra `fast`; part of the image), the others on asyncio's own event loop.
 
 *CPU us* are microseconds of processor time for each reply, of the contender's processes, and of RabbitMQ and Redis.
 Replies carry the count of turns that their handler saw: *lost updates* are turns that a later one did not see, *out of
