@@ -105,7 +105,7 @@ async def bind_slots(connection: AbstractConnection, topology: Topology) -> None
     """Bind every slot to its queue. Repeatable.
 
     Only the last of a channel is answered: those before it are done by then, and where one is refused, the channel is
-    closed. Every worker that starts does this, and the answers were two thirds of what it cost.
+    closed. Every worker that starts does this, and the answers were two fifths of what it cost.
     """
 
     async def bind(channel: AbstractChannel, numbers: Sequence[int]) -> None:

@@ -18,7 +18,7 @@ from tests.bench.work import Faults, Work, faults
 ROOT = Path(__file__).parents[2]
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 """Seconds between looks at the replies. Each look is work for the broker and this process, on the processors of who is
-measured: fifty a second took a twentieth of one."""
+measured: fifty a second took 4 % of one in this process alone."""
 WARM = 0.1
 """Share of the replies before the clock starts for a contender that has queues of its own, which cannot be held back:
 imports and connecting are not what is measured."""
