@@ -136,7 +136,8 @@ def contest_section(kind: str, outcomes: Sequence[Outcome]) -> str:
 
 Every handler waits {work.wait * 1000:.0f} ms, as one does that asks a service. *Ceiling* is what the handlers that a
 contender runs at a time allow: their number by the time they wait. The bare loop has no handler. RabbitMQ's schedulers
-are not bound to cores, as in `deploy/compose.yaml`: bound ones kept the worker from its core for an eighth of its time.
+are not bound to cores, as in `deploy/compose.yaml`: bound ones, as they are by default and were when the other tables
+of this page were measured, kept the worker from its core for an eighth of its time.
 {text}
 | contender | handlers | ceiling | replies/s, median | range | of ceiling | CPU us | {faults} |
 |{"---|" * 12}

@@ -49,8 +49,14 @@ async def proxied(url: str) -> AsyncIterator[tuple[TcpProxy, str]]:
     """A proxy before the server of `url`, and the URL that leads through it."""
     parts = urlsplit(url)
     async with TcpProxy(parts.hostname or "127.0.0.1", parts.port or 6379) as proxy:
-        netloc = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}".lstrip("@")
-        yield proxy, parts._replace(netloc=netloc).geturl()
+        yield proxy, through(proxy, url)
+
+
+def through(proxy: TcpProxy, url: str) -> str:
+    """The URL that leads by way of a proxy that was started."""
+    parts = urlsplit(url)
+    netloc = f"{parts.netloc.rpartition('@')[0]}@{proxy.host}:{proxy.port}".lstrip("@")
+    return parts._replace(netloc=netloc).geturl()
 
 
 async def load(

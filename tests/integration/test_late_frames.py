@@ -10,6 +10,8 @@ from interfaces.brokers import Outgoing, Properties
 from interfaces.brokers.rabbitmq import RabbitMQBroker, RabbitMQChannel
 from interfaces.topology import Topology
 from tests.conformance.broker_probes import Inbox, holds_messages
+from tests.integration.faults import opened
+from tests.integration.redis_probes import through
 from tests.services.late_frames import LateFrames
 
 BODIES = [b"one", b"two", b"three"]
@@ -17,17 +19,24 @@ BODIES = [b"one", b"two", b"three"]
 
 @pytest.fixture
 async def late(amqp_url: str) -> AsyncIterator[LateFrames]:
-    async with LateFrames("127.0.0.1", urlsplit(amqp_url).port or 5672) as proxy:
+    server = urlsplit(amqp_url)
+    async with LateFrames(server.hostname or "127.0.0.1", server.port or 5672) as proxy:
         yield proxy
 
 
+@pytest.fixture
+async def consuming(amqp_url: str, late: LateFrames) -> AsyncIterator[RabbitMQBroker]:
+    """A broker that is reached by way of `late`."""
+    async with opened(through(late, amqp_url)) as broker:
+        yield broker
+
+
 async def test_what_comes_late_for_a_closed_channel_reaches_no_other(
-    amqp_url: str, broker: RabbitMQBroker, topology: Topology, late: LateFrames
+    broker: RabbitMQBroker, consuming: RabbitMQBroker, topology: Topology, late: LateFrames
 ) -> None:
     queue = topology.shard_queue(0)
     for body in BODIES:
         await broker.publish(Outgoing("", queue, body, Properties(message_id=body.decode())))
-    consuming = RabbitMQBroker(urlsplit(amqp_url)._replace(netloc=f"127.0.0.1:{late.port}").geturl())
     before, after = Inbox(), Inbox()
     channel = await consuming.consume(queue, 10, before)
     await before.wait_for(len(BODIES))
@@ -42,6 +51,5 @@ async def test_what_comes_late_for_a_closed_channel_reaches_no_other(
         await channel.ack(delivery)
     await channel.close()
     await holds_messages(broker, queue, 0)
-    await consuming.close()
     assert late.late == [1, 1]
     assert after.bodies == BODIES

@@ -175,6 +175,21 @@ async def test_each_missing_permission_is_refused_with_the_command_that_grants_i
 
 
 @pytest.mark.timeout(180)
+async def test_a_binding_that_is_refused_is_told_and_the_connection_stays(
+    restricted: str, own_broker: BrokerServer
+) -> None:
+    await own_broker.rabbitmqctl("set_permissions", USER, r"^mine\..*", r"^mine\.(?!requests\.g).*", r"^mine\..*")
+    topology = Topology("mine", shards=2)
+    async with opened(restricted) as broker:
+        connection = await broker._publishing.get()
+        with pytest.raises(BrokerRefused, match=r"binding slots .* access to queue 'mine\.requests\.g1\.00") as caught:
+            await broker.apply(topology)
+        assert f"rabbitmqctl set_permissions -p / {USER} CONFIGURE WRITE READ" in str(caught.value)
+        assert await broker.queue_state(topology.dead) is not None
+        assert await broker._publishing.get() is connection
+
+
+@pytest.mark.timeout(180)
 async def test_a_worker_that_may_not_declare_ends_with_the_code_that_says_so(
     restricted: str, start_worker: StartWorker
 ) -> None:

@@ -22,15 +22,14 @@ DELIVER, CLOSE, OPEN, CONSUME_OK = (
 
 
 class LateFrames(TcpProxy):
-    """Forwards one connection, frame by frame."""
+    """Forwards connections frame by frame. At most one of them loses channels."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port)
         self.late: list[int] = []
         """The channel of each delivery that was sent late."""
-        self._last: dict[int, bytes] = {}
-        self._closed: int | None = None
-        self._client: asyncio.StreamWriter | None = None
+        self._closed: tuple[asyncio.StreamWriter, int, bytes] | None = None
+        """The client whose channel was closed, the channel, and its last delivery."""
 
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async for _, method, frame in _frames(reader):
@@ -40,23 +39,24 @@ class LateFrames(TcpProxy):
             await writer.drain()
 
     async def _replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._client = writer
+        last: dict[int, bytes] = {}
         async for channel, method, frame in _frames(reader):
             if method == DELIVER:
-                self._last[channel] = frame
-            elif not method and channel in self._last:
-                self._last[channel] += frame
+                last[channel] = frame
+            elif not method and channel in last:
+                last[channel] += frame
             elif method == CLOSE:
-                self._closed = channel
+                self._closed = writer, channel, last[channel]
             writer.write(frame)
             if method == CONSUME_OK:
                 self._send_late()
             await writer.drain()
 
     def _send_late(self) -> None:
-        if self._closed is not None and self._client is not None:
-            self._client.write(self._last[self._closed])
-            self.late.append(self._closed)
+        if self._closed is not None:
+            client, channel, delivery = self._closed
+            client.write(delivery)
+            self.late.append(channel)
 
 
 async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[tuple[int, bytes, bytes]]:
